@@ -1,0 +1,47 @@
+"""Which array module computes a number, and to which precision.
+
+Phases such as 2πk·r or πλΔz k² reach hundreds of radians, where float32 keeps only four or five
+digits. Numbers that are known before tracing (Python floats, NumPy arrays) are therefore computed
+in NumPy float64 and cast at the end; tracers and JAX arrays are computed by JAX in their own
+precision. A simulator called with a plain energy gives float64-exact propagators in a float32 run;
+the same function under `jax.grad` with respect to that energy still works.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_concrete(*values: Any) -> bool:
+    """True when every leaf is a Python number or a NumPy array (nothing of JAX's)."""
+    return not any(isinstance(v, jax.Array) for v in jax.tree_util.tree_leaves(values))
+
+
+def array_module(*values: Any) -> ModuleType:
+    """`numpy` for concrete values, `jax.numpy` otherwise."""
+    return np if is_concrete(*values) else jnp
+
+
+def real_dtype(dtype: Any = None) -> Any:
+    """The real dtype of a computation: `dtype`, or JAX's default float (float32 unless x64 is on)."""
+    if dtype is None:
+        return jnp.zeros(()).dtype
+    dtype = np.dtype(dtype)
+    if dtype.kind == "c":
+        dtype = np.dtype(f"f{dtype.itemsize // 2}")
+    if dtype == np.float64 and not jax.config.jax_enable_x64:
+        raise ValueError(
+            "float64 was asked for but JAX runs in float32: set jax.config.update("
+            "'jax_enable_x64', True) or JAX_ENABLE_X64=1 before the first computation"
+        )
+    return dtype
+
+
+def complex_dtype(dtype: Any = None) -> Any:
+    """The complex dtype that goes with `real_dtype(dtype)`."""
+    return np.dtype(np.complex128 if real_dtype(dtype) == np.float64 else np.complex64)
