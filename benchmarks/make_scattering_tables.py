@@ -3,8 +3,9 @@
 The coefficients are published data: Lobato & Van Dyck, Acta Cryst. A 70, 636 (2014), table of the
 supplement; Kirkland, Advanced Computing in Electron Microscopy, 2nd ed. (2010), appendix C; Peng,
 Micron 30, 625 (1999), high-angle set. They are read once through abTEM's public `parameters` and
-written as our own JSON; `--kirkland-csv` checks Kirkland's against an independent transcription
-(103 rows of 12 numbers). Run it again only to check; the tables are committed.
+written as our own JSON. Kirkland's second edition (2010) revised the coefficients of the first by
+up to 2 % (10 % for a few elements); these are the second edition's. Run it again only to check; the
+tables are committed, and tests compare the three with each other and with the Mott-Bethe limit.
 
     python -m benchmarks.make_scattering_tables --check
 """
@@ -48,32 +49,10 @@ def read_tables() -> dict[str, dict[str, list[list[float]]]]:
     }
 
 
-def check_kirkland(table: dict, path: str) -> float:
-    """Largest relative difference of f(k), k up to 6 1/Å, to the factors of a CSV of 103 rows.
-
-    A row is a1 b1 a2 b2 a3 b3 c1 d1 c2 d2 c3 d3. Factors are compared, not coefficients: the
-    printings of the book split hydrogen's three equal Lorentzians differently.
-    """
-    k2 = np.linspace(0.0, 6.0, 61) ** 2
-    worst = 0.0
-    for row, ours in zip(np.loadtxt(path, delimiter=","), table.values(), strict=True):
-        theirs = [row[0:6:2], row[1:6:2], row[6::2], row[7::2]]
-        f, g = (
-            sum(
-                a / (k2 + b) + c * np.exp(-d * k2)
-                for a, b, c, d in zip(*rows, strict=True)
-            )
-            for rows in (ours, theirs)
-        )
-        worst = max(worst, float(np.max(np.abs(f / g - 1))))
-    return worst
-
-
 def main() -> None:
     """Write the tables, or compare the committed ones with what is read now."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    parser.add_argument("--kirkland-csv", help="an independent transcription to compare with")
     args = parser.parse_args()
     for name, table in read_tables().items():
         path = TABLES / f"{name}.json"
@@ -84,12 +63,13 @@ def main() -> None:
         else:
             rows = ",\n".join(f"{json.dumps(s)}: {json.dumps(p)}" for s, p in table.items())
             path.write_text(
-                '{"source": ' + json.dumps(SOURCES[name], ensure_ascii=False)
-                + ',\n"elements": {\n' + rows + "\n}}\n"
+                '{"source": '
+                + json.dumps(SOURCES[name], ensure_ascii=False)
+                + ',\n"elements": {\n'
+                + rows
+                + "\n}}\n"
             )
             print(f"{path.name}: {len(table)} elements")
-        if name == "kirkland" and args.kirkland_csv:
-            print(f"kirkland against {args.kirkland_csv}: {check_kirkland(table, args.kirkland_csv):.1e}")
 
 
 if __name__ == "__main__":

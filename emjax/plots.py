@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from emjax.files import replacing
+
 # Bright enough for a grey micrograph, and apart for the common colour-vision deficiencies.
 SPECIES_COLOURS = ("#ffa62b", "#4cc9f0", "#ff6fae", "#5fe0a0", "#ffe45e", "#b9a2ff", "#ff7b54")
 CLASS_COLOURS = ("#20242c", "#4cc9f0", "#ffa62b", "#ff6fae", "#5fe0a0", "#ffe45e", "#b9a2ff")
+ERROR_COLOUR = "#ff5a5f"  # for what was missed, or is not there
 # our name -> matplotlib's; "labels" is CLASS_COLOURS, repeated
 CMAPS = {
     "gray": "gray",
@@ -103,9 +106,9 @@ def marker_radius(xy: np.ndarray, width: float) -> float:
     """
     radius = width / 60
     if len(xy) > 1:
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
-        distance = cKDTree(xy).query(xy, k=2)[0][:, 1]
+        distance = KDTree(xy).query(xy, k=2)[0][:, 1]
         distance = distance[distance > 0]
         radius = 0.33 * float(np.median(distance)) if distance.size else radius
     return float(np.clip(radius, width / 150, width / 45))
@@ -178,7 +181,8 @@ def shrink(image: np.ndarray, max_side: int, *, labels: bool = False) -> np.ndar
 def png_bytes(shown: Any) -> bytes:
     """A Pillow image as a PNG file in memory."""
     buffer = io.BytesIO()
-    shown.save(buffer, "PNG", optimize=True)
+    # the last per cent of a large picture would take seconds
+    shown.save(buffer, "PNG", optimize=shown.width * shown.height < 400_000)
     return buffer.getvalue()
 
 
@@ -205,7 +209,7 @@ def overlay_png(
     Small pictures are enlarged (smoothly, about 1000 px on the long side), large ones are reduced
     to 4096 px at most, so that rings and letters are legible in every viewer. Written atomically.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
     image = np.asarray(image)
     if image.ndim != 2 or image.size == 0:
@@ -235,13 +239,12 @@ def overlay_png(
     letters = _font(max(13, min(round(max(size) / 45), 60)))
     if sampling is not None:
         fraction, label = scale_bar(nx, float(step[1]))
-        _draw_bar(ImageDraw.Draw(shown), shown.size, fraction, label, letters)
+        _draw_bar(shown, fraction, label, letters)
     if groups and any(name for name, _, _ in groups):
         shown = _with_legend(shown, groups, letters, radius)
     path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(png_bytes(shown))
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_bytes(png_bytes(shown))
     return path
 
 
@@ -279,7 +282,7 @@ def _ring(radius: float, colour: str) -> tuple[Any, Any]:
     """A smooth ring with a dark outline: a square picture and its mask."""
     from PIL import Image
 
-    line = max(1.6, radius * 0.28)
+    line = float(np.clip(0.2 * radius, 1.5, 5.0))
     half = int(np.ceil(radius + line + 1.5))
     offset = np.arange(2 * half + 1) - half
     away = np.abs(np.hypot(offset[:, None], offset[None, :]) - radius)
@@ -301,20 +304,23 @@ def _font(size: int) -> Any:
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
-def _draw_bar(draw: Any, size: tuple[int, int], fraction: float, label: str, letters: Any) -> None:
-    edge = round(0.025 * max(size))
-    x0, x1, y1 = edge, edge + fraction * size[0], size[1] - edge
-    thick = max(3, round(letters.size * 0.28))
-    draw.rectangle((x0, y1 - thick, x1, y1), fill=_INK, outline=(0, 0, 0))
-    draw.text(
-        ((x0 + x1) / 2, y1 - thick - letters.size * 0.3),
-        label,
-        anchor="mb",
-        font=letters,
-        fill=_INK,
-        stroke_width=max(1, letters.size // 10),
-        stroke_fill=(0, 0, 0),
-    )
+def _draw_bar(shown: Any, fraction: float, label: str, letters: Any) -> None:
+    """A white bar and its length on a darkened box in the lower left corner."""
+    from PIL import Image, ImageDraw
+
+    size, long = letters.size, fraction * shown.width
+    thick, pad, edge = max(3, round(size * 0.24)), round(size * 0.6), round(size * 0.7)
+    high = round(size * 1.75) + thick + pad
+    wide = round(max(long, letters.getlength(label)) + 2 * pad)
+    x0, y0 = edge, max(0, shown.height - edge - high)
+    box = (x0, y0, min(x0 + wide, shown.width), y0 + high)
+    region = shown.crop(box)
+    shown.paste(Image.blend(region, Image.new("RGB", region.size, (10, 12, 16)), 0.62), box)
+    draw = ImageDraw.Draw(shown)
+    middle = x0 + wide / 2
+    draw.text((middle, y0 + pad * 0.6 + size / 2), label, anchor="mm", font=letters, fill=_INK)
+    top = y0 + high - pad - thick
+    draw.rectangle((middle - long / 2, top, middle + long / 2 - 1, top + thick - 1), fill=_INK)
 
 
 def _with_legend(shown: Any, groups: list, letters: Any, radius: float) -> Any:

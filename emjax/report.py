@@ -2,10 +2,17 @@
 
 An experiment hands over sections made of tables, curves and rows of pictures:
 
-    write_report(run.path, title="Atom columns", summary=["..."], cards=[Card("F1", (0.96, 0.95, 0.97))],
-                 sections=[Section("Results", [Table(...)]),
-                           Section("Training", training_curves(run.metrics())),
-                           Section("Examples", [Example("SrTiO3, 20 e", [Panel(...), Panel(...)])])])
+    write_report(
+        run.path,
+        title="Atom columns",
+        summary=["What was done, what came out, what to doubt."],
+        cards=[Card("F1, unseen scenes", (0.96, 0.95, 0.97))],
+        sections=[
+            Section("Results", [Table(...)]),
+            Section("Training", training_curves(run.metrics())),
+            Section("Examples", [Example("SrTiO3", [Panel(...), Panel(...)], "20 electrons")]),
+        ],
+    )
 
 and gets one self-contained page: no script, nothing loaded from elsewhere, below 3 MB. The contents
 are kept in RUN/report.json and RUN/report.npz; `rerender` makes the page again from these two
@@ -16,22 +23,23 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
-FORMAT = 1  # of report.json; raised when an old file can no longer be read
+from emjax import report_store
+from emjax.files import write_text
+from emjax.plots import CMAPS
+from emjax.report_store import ReportError
+
+MARKERS = ("ring", "dot", "cross", "plus", "square", "diamond", "triangle")
+_NAMES = {"grad_norm": "gradient norm", "learning_rate": "learning rate", "f1": "F1"}
+_CLOCKS = ("seconds", "time", "elapsed", "images_per_s")
 MAX_BYTES = 3_000_000  # a page that still goes through the mail
-
-
-class ReportError(ValueError):
-    """Contents that cannot be shown, or a saved report that cannot be read."""
 
 
 class Points(NamedTuple):
@@ -40,7 +48,7 @@ class Points(NamedTuple):
     xy: Any
     label: str
     colour: str = ""  # "#rrggbb"; if empty, one colour per label throughout the report
-    marker: str = "ring"  # ring, dot, cross, plus, square, diamond, triangle
+    marker: str = "ring"  # one of MARKERS
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +59,8 @@ class Panel:
     image: np.ndarray
     sampling: float | tuple[float, float] | None = None
     """Pixel size, a number or (y, x), in `unit`; None leaves the scale bar out."""
-    points: Sequence[Points | tuple] = ()
+    points: Sequence[Any] = ()
+    """Points, or plain tuples (xy, label), (xy, label, colour), (xy, label, colour, marker)."""
     window: tuple[float, float] | None = None
     """(black, white). None: the panels of one row that have the same `cmap` share a window, taken
     from percentiles of their pixels; residuals get a symmetric one."""
@@ -72,6 +81,17 @@ class Panel:
             )
         if np.iscomplexobj(image):
             raise ReportError(f"{where} is complex: show np.abs(...) or np.angle(...) of it")
+        if self.cmap not in (*CMAPS, "labels"):
+            known = ", ".join([*CMAPS, "labels"])
+            raise ReportError(f"unknown colour map {self.cmap!r} of {where}: choose from {known}")
+        steps = np.asarray(1.0 if self.sampling is None else self.sampling, float)
+        if steps.shape not in ((), (2,)) or not (np.isfinite(steps) & (steps > 0)).all():
+            raise ReportError(
+                f"{where} has the pixel size {self.sampling!r}: give one positive number, (y, x), "
+                "or None for a picture without a scale bar"
+            )
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ReportError(f"{where} has the window {self.window}: give (black, white)")
         if image.dtype != np.uint8:
             image = image.astype(np.float32)
         object.__setattr__(self, "image", image)
@@ -126,7 +146,7 @@ class Curve:
     """
 
     title: str
-    lines: Mapping[str, Sequence[Any]]
+    lines: Mapping[str, Any]
     x_label: str = ""
     y_label: str = ""
     log_x: bool = False
@@ -144,6 +164,10 @@ class Curve:
                     f"one length, not arrays of lengths {[a.size for a in arrays]}"
                 )
             lines[label] = arrays
+        if self.kind not in ("line", "points", "steps"):
+            raise ReportError(
+                f"unknown kind {self.kind!r} of {self.title!r}: choose from line, points, steps"
+            )
         object.__setattr__(self, "lines", lines)
 
 
@@ -213,7 +237,10 @@ def write_report(
     """
     folder = Path(run_path)
     env = _read_json(folder / "env.json") if env is None else env
-    config = _read_json(folder / "config.json") if config is None else config
+    if config is None:
+        config = _read_json(folder / "config.json")
+        if isinstance(config.get("config"), dict):  # a run's: experiment, preset, config
+            config = {k: v for k, v in config.items() if k != "config"} | config["config"]
     if command is None:
         command = str(env.get("command") or "")
     if isinstance(command, str):
@@ -231,8 +258,8 @@ def write_report(
         commands=dict(command),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    _save(folder, report)
-    return _write_page(folder, report, max_bytes)
+    # the page is made from what was saved, so that `rerender` gives the same one
+    return _write_page(folder, report_store.save(folder, report, _TYPES), max_bytes)
 
 
 def rerender(run_path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Path:
@@ -248,37 +275,14 @@ def rerender(run_path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) ->
 
 def load_report(run_path: str | os.PathLike[str]) -> Report:
     """Read the contents of a report back. Raises ReportError as `rerender` does."""
-    folder = Path(run_path)
-    source, store = folder / "report.json", folder / "report.npz"
-    for path in (source, store):
-        if not path.is_file():
-            raise ReportError(
-                f"there is no {path.name} in {folder}: give the folder of a run that has "
-                "finished, or run the experiment again (--resume goes on where it stopped)"
-            )
-    again = f"run the experiment again with --resume to write {source.name} and {store.name} anew"
-    try:
-        saved = json.loads(source.read_text(encoding="utf-8"))
-        version, stamp, body = saved["format"], saved["stamp"], saved["report"]
-        with np.load(store, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
-        raise ReportError(f"the saved report in {folder} is damaged ({error}): {again}") from error
-    if version != FORMAT:
-        raise ReportError(
-            f"{source} has format {version}, this emjax reads format {FORMAT}: "
-            "use the emjax of env.json, or run the experiment again"
-        )
-    if str(arrays.get("stamp")) != stamp:
-        raise ReportError(f"{source} and {store.name} are not of one report: {again}")
-    return _decode(body, arrays)
+    return report_store.load(Path(run_path), _TYPES)
 
 
 def training_curves(metrics: Mapping[str, Sequence[float]], *, x: str = "step") -> list[Curve]:
     """Curves of a run's metrics ({column: values}, missing values NaN), over the column `x`.
 
     `loss` and `val_loss` (also eval_, valid_, test_) go into one picture. An axis is logarithmic
-    when its values are positive and span more than a factor of 30. Columns that do not change, and
+    when its values are positive and span more than a factor of ten. Columns that do not change, and
     clocks, are left out.
     """
     if x not in metrics:
@@ -288,8 +292,7 @@ def training_curves(metrics: Mapping[str, Sequence[float]], *, x: str = "step") 
     for name, values in metrics.items():
         y = np.asarray(values, np.float64)
         there = np.isfinite(y)
-        clock = name in ("seconds", "time", "elapsed", "wall")
-        if name == x or clock or there.sum() < 2 or np.ptp(y[there]) == 0:
+        if name in (x, *_CLOCKS) or there.sum() < 2 or np.ptp(y[there]) == 0:
             continue
         part, _, rest = name.replace("/", "_").partition("_")
         held_out = part in ("val", "valid", "eval", "test")
@@ -298,8 +301,12 @@ def training_curves(metrics: Mapping[str, Sequence[float]], *, x: str = "step") 
     curves = []
     for key, lines in groups.items():
         y = np.concatenate([line[1] for line in lines.values()])
-        log = bool(y.min() > 0 and y.max() / y.min() > 30)
-        curves.append(Curve(key.replace("_", " "), lines, x_label=x, log_y=log))
+        log = bool(y.min() > 0 and y.max() / y.min() > 10)
+        words = _NAMES.get(key, key.replace("_", " "))
+        title = words[:1].upper() + words[1:]
+        if list(lines) == ["held-out"]:
+            title += ", held-out"
+        curves.append(Curve(title, lines, x_label=x, log_y=log))
     return curves
 
 
@@ -312,6 +319,9 @@ def _points(item: Any, where: str) -> Points:
         raise ReportError(
             f"the points {points.label!r} of {where} have the shape {xy.shape}: give [n, 2], (x, y)"
         )
+    if points.marker not in MARKERS:
+        known = ", ".join(MARKERS)
+        raise ReportError(f"unknown marker {points.marker!r} of {where}: choose from {known}")
     return points._replace(xy=xy[np.isfinite(xy).all(axis=1)])
 
 
@@ -323,66 +333,8 @@ def _write_page(folder: Path, report: Report, max_bytes: int) -> Path:
     from emjax.report_page import render
 
     path = folder / "report.html"
-    _replace(path, render(report, max_bytes=max_bytes).encode("utf-8"))
+    write_text(path, render(report, max_bytes=max_bytes))
     return path
 
 
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
-
-
-def _save(folder: Path, report: Report) -> None:
-    arrays: dict[str, Any] = {}
-    body = _encode(report, arrays)
-    # the same stamp in both files: a stop between the two writes is noticed when they are read
-    stamp = os.urandom(8).hex()
-    store = folder / "report.npz"
-    part = folder / "report.npz.part"
-    with part.open("wb") as file:
-        np.savez_compressed(file, stamp=np.array(stamp), **arrays)
-    os.replace(part, store)
-    text = json.dumps({"format": FORMAT, "stamp": stamp, "report": body}, indent=1, allow_nan=False)
-    _replace(folder / "report.json", text.encode("utf-8"))
-
-
 _TYPES = {c.__name__: c for c in (Report, Section, Example, Panel, Points, Table, Curve, Card)}
-
-
-def _encode(value: Any, arrays: dict[str, Any]) -> Any:
-    """Turn the contents into what JSON can hold; arrays go into `arrays` under a short name."""
-    if isinstance(value, np.ndarray):
-        name = f"a{len(arrays)}"
-        arrays[name] = value
-        return {"$array": name}
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"$number": str(value)}
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    kind = type(value).__name__
-    if isinstance(value, Points):
-        return {"$type": kind} | {k: _encode(v, arrays) for k, v in value._asdict().items()}
-    if kind in _TYPES:
-        found = {f.name: _encode(getattr(value, f.name), arrays) for f in fields(value)}
-        return {"$type": kind} | found
-    if isinstance(value, Mapping):
-        return {str(k): _encode(v, arrays) for k, v in value.items()}
-    if isinstance(value, (Sequence, set, frozenset)):
-        return [_encode(v, arrays) for v in value]
-    return str(value)
-
-
-def _decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    if isinstance(value, list):
-        return [_decode(v, arrays) for v in value]
-    if not isinstance(value, dict):
-        return value
-    if "$array" in value:
-        return arrays[value["$array"]]
-    if "$number" in value:
-        return float(value["$number"])
-    found = {k: _decode(v, arrays) for k, v in value.items() if k != "$type"}
-    return _TYPES[value["$type"]](**found) if "$type" in value else found

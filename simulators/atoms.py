@@ -86,7 +86,9 @@ def make_atoms(
             "orthogonalise a skewed cell first"
         )
     one = xp.ones(n, positions.dtype)
-    occupancy = one if occupancy is None else xp.broadcast_to(xp.asarray(occupancy, one.dtype), (n,))
+    occupancy = (
+        one if occupancy is None else xp.broadcast_to(xp.asarray(occupancy, one.dtype), (n,))
+    )
     sigma = 0 * one if sigma is None else xp.broadcast_to(xp.asarray(sigma, one.dtype), (n,))
     if elements is None:
         if not concrete:

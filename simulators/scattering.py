@@ -51,7 +51,9 @@ def atomic_number(element: int | str) -> int:
     """Atomic number of a symbol or number; a clear error for anything that is no element."""
     if isinstance(element, str):
         if element not in atomic_numbers or element == "X":
-            raise ValueError(f"unknown element {element!r}: use a symbol such as 'Si', or Z = 1–118")
+            raise ValueError(
+                f"unknown element {element!r}: use a symbol such as 'Si', or Z = 1–118"
+            )
         return atomic_numbers[element]
     number = int(element)
     if not 1 <= number < len(chemical_symbols):

@@ -1,8 +1,8 @@
 """The best that any unbiased fit could do: Cramer-Rao bounds of column positions in Poisson noise.
 
-The model is that of `gaussian_fit`: columns h exp(-r^2 / 2 w^2) on a constant background, in expected
-counts per pixel. For one column without background the bound is w / sqrt(N) with N = 2 pi h w^2 counts,
-so 1 / sqrt(2 pi h) pixels whatever the width.
+The model is that of `gaussian_fit`: columns h exp(-r^2 / 2 w^2) on a constant background, in
+expected counts per pixel. For one column without background the bound is w / sqrt(N) with N = 2
+pi h w^2 counts, so 1 / sqrt(2 pi h) pixels whatever the width.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def position_bound(
 ) -> np.ndarray:
     """Smallest standard deviation of each column's x and y when all columns are fitted together.
 
-    Positions, heights, widths and one background are unknown: neighbours that overlap cost precision,
-    and that is in the bound.
+    Positions, heights, widths and one background are unknown: neighbours that overlap cost
+    precision, and that is in the bound.
 
     Parameters
     ----------

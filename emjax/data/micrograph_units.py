@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 _METRE = 1e10  # Å
 
 _IN_ANGSTROM = {
@@ -28,22 +30,36 @@ _IN_ANGSTROM = {
 }
 _SPELLED_OUT = {
     "picomet": 1e-2,
-    "ang": 1.0,
-    "ång": 1.0,
+    "angstr": 1.0,
+    "ångstr": 1.0,
     "nanomet": 10.0,
-    "micro": 1e4,
+    "micron": 1e4,
+    "micromet": 1e4,
     "millimet": 1e7,
     "centimet": 1e8,
-    "met": _METRE,
+    "meter": _METRE,
+    "metre": _METRE,
 }
 _ANGLES = {"rad", "mrad", "μrad", "urad", "deg", "degree", "degrees", "°"}
 _ENERGIES = {"ev", "kev", "mev"}
-_NOTHING = {"", "px", "pix", "pixel", "pixels", "none", "<undefined>", "undefined", "a.u.", "-", "?"}
+_NOTHING = {
+    "",
+    "px",
+    "pix",
+    "pixel",
+    "pixels",
+    "none",
+    "<undefined>",
+    "undefined",
+    "a.u.",
+    "-",
+    "?",
+}
 _RECIPROCAL = re.compile(r"^(1/.*|.*(\^|\*\*)?\(?-1\)?)$")
 
 # Scalars that people store beside an image; their last word is the unit. Without one it is Å.
 _KEY = re.compile(
-    r"^(pixel|voxel|sampling|px)(_?(size|spacing))?(_(?P<unit>pm|A|Å|ang|angstrom|nm|um|µm|μm|m))?$",
+    r"^(pixel|voxel|sampling)(_?(size|spacing))?(_(?P<unit>pm|A|Å|angstrom|nm|um|µm|μm|m))?$",
     re.IGNORECASE,
 )
 _UNIT_KEYS = ("pixel_units", "pixel_unit", "pixel_size_units", "pixel_size_unit", "units", "unit")
@@ -55,6 +71,7 @@ def plain_unit(units: object) -> str:
         units = units.decode("utf-8", "replace")
     word = unicodedata.normalize("NFKC", str(units if units is not None else ""))
     word = word.replace("\x00", "").replace(" ", "").strip().casefold()
+    word = re.sub(r"/(px|pix|pixels?)$", "", word)
     return "" if word in _NOTHING else word
 
 
@@ -67,7 +84,7 @@ def angstrom_per(units: object) -> float | None:
     word = plain_unit(units)
     if word in _IN_ANGSTROM:
         return _IN_ANGSTROM[word]
-    if kind_of_unit(word) != "other":
+    if kind_of_unit(word) != "length":
         return None
     return next((value for stem, value in _SPELLED_OUT.items() if word.startswith(stem)), None)
 
@@ -113,10 +130,12 @@ def stored_pixel_size(values: Mapping[str, Any]) -> tuple[tuple[float, float], s
 
 
 def _positive_numbers(value: Any) -> tuple[float, float] | None:
+    if np.size(value) not in (1, 2):
+        return None
     try:
-        numbers = [float(v) for v in (value.ravel() if hasattr(value, "ravel") else [value])]
+        numbers = [float(v) for v in np.ravel(value)]
     except (TypeError, ValueError):
         return None
-    if len(numbers) not in (1, 2) or not all(0 < v < float("inf") for v in numbers):
+    if not all(0 < v < float("inf") for v in numbers):
         return None
     return numbers[0], numbers[-1]

@@ -3,10 +3,11 @@
 A prediction and a true column can be paired when they are at most `radius` apart. Of all one-to-one
 pairings the one with the most pairs is taken, and of these the one with the smallest total distance
 (Hungarian). With classes, the pairing is still by distance alone: a pair of different classes is a
-column at the right place with the wrong name, so it counts as one false positive and one false negative.
+column at the right place with the wrong name, so it counts as one false positive and one false
+negative.
 
-The radius belongs to every figure: say it beside the score. A fifth of the column spacing is strict,
-half of it is the most that makes sense.
+The radius belongs to every figure: say it beside the score. A fifth of the column spacing is
+strict, half of it is the most that makes sense.
 """
 
 from __future__ import annotations
@@ -15,155 +16,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
-__all__ = ["DetectionScores", "Matches", "column_spacing", "detection_scores", "match_points", "points_of"]
+from emjax.metrics.matching import Matches, Rates, checked_points, match_points
 
-
-class _Rates:
-    """Precision, recall and F1 from tp, fp, fn; 1 where there is nothing to find and nothing found."""
-
-    tp: int
-    fp: int
-    fn: int
-
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        """(tp, fp, fn)"""
-        return self.tp, self.fp, self.fn
-
-    @property
-    def precision(self) -> float:
-        """TP / (TP + FP). Nothing predicted: 1 if there was nothing to find, else 0."""
-        predicted = self.tp + self.fp
-        return self.tp / predicted if predicted else float(self.fn == 0)
-
-    @property
-    def recall(self) -> float:
-        """TP / (TP + FN). Nothing to find: 1 if nothing was predicted, else 0."""
-        true = self.tp + self.fn
-        return self.tp / true if true else float(self.fp == 0)
-
-    @property
-    def f1(self) -> float:
-        """2 TP / (2 TP + FP + FN). Nothing to find and nothing predicted: 1."""
-        total = 2 * self.tp + self.fp + self.fn
-        return 2 * self.tp / total if total else 1.0
-
-    @property
-    def tracing_error(self) -> float:
-        """(missed + false) / true columns, in percent; NaN without true columns.
-
-        "Tracing error" in print mixes a rate with a distance; this is the rate, `rmsd` the distance.
-        """
-        true = self.tp + self.fn
-        return 100 * (self.fp + self.fn) / true if true else float("nan")
+__all__ = [
+    "DetectionScores",
+    "Matches",
+    "column_spacing",
+    "detection_scores",
+    "match_points",
+    "points_of",
+]
 
 
 @dataclass(frozen=True)
-class Matches(_Rates):
-    """The pairing of one image.
-
-    Attributes
-    ----------
-    pairs : (m, 2) indices (prediction, truth) of all pairs that count: those whose truth is not ignored,
-        of the right class or not.
-    distances : (m,) their distances, in the points' unit.
-    correct : (m,) whether the classes agree (all True without classes).
-    tp, fp, fn : counts.
-    false_positives, false_negatives : indices of the predictions and of the truths that these counts hold.
-    """
-
-    pairs: np.ndarray
-    distances: np.ndarray
-    correct: np.ndarray
-    tp: int
-    fp: int
-    fn: int
-    false_positives: np.ndarray
-    false_negatives: np.ndarray
-
-    @property
-    def mean_distance(self) -> float:
-        """Mean distance of the pairs of the right class; NaN when there are none."""
-        return float(self.distances[self.correct].mean()) if self.tp else float("nan")
-
-    @property
-    def rmsd(self) -> float:
-        """Root mean square distance of the pairs of the right class; NaN when there are none."""
-        return float(np.sqrt(np.mean(self.distances[self.correct] ** 2))) if self.tp else float("nan")
-
-
-def match_points(
-    pred_xy: np.ndarray,
-    true_xy: np.ndarray,
-    radius: float,
-    *,
-    pred_class: np.ndarray | None = None,
-    true_class: np.ndarray | None = None,
-    shape: tuple[int, int] | None = None,
-    margin: float = 0.0,
-) -> Matches:
-    """Pair predicted with true points, one to one.
-
-    Parameters
-    ----------
-    pred_xy, true_xy : (n, 2) and (m, 2) points (x, y), in one unit; either may be empty.
-    radius : the largest distance of a pair (inclusive), in that unit.
-    pred_class, true_class : (n,) and (m,) class indices; give both or neither.
-    shape : (y, x) of the image in pixels, needed with a margin (then the points are in pixels too).
-    margin : a true column closer than this to the image's border is ignored, and so is a prediction
-        that is paired with it, or within the radius of it, or itself in the margin without a partner.
-        A counted truth keeps its partner even where that lies in the margin.
-
-    Returns
-    -------
-    Matches
-
-    Raises
-    ------
-    ValueError : points that are not (n, 2) or not finite, a radius that is not positive, classes on one
-        side only or of another length, a margin without a shape.
-    """
-    pred, true = _points(pred_xy, "pred_xy"), _points(true_xy, "true_xy")
-    if not (np.isfinite(radius) and radius > 0):
-        raise ValueError(f"radius {radius}: a positive distance, such as a fifth of the column spacing.")
-    pred_class, true_class = _classes(pred_class, true_class, len(pred), len(true))
-    pairs, distances = _assign(pred, true, float(radius), pred_class, true_class)
-
-    counted = _inside(true, shape, margin)
-    keep = counted[pairs[:, 1]]
-    partner = np.zeros(len(pred), bool)
-    partner[pairs[:, 0]] = True
-    alone = ~partner & _inside(pred, shape, margin)
-    if not counted.all() and alone.any():
-        near = cKDTree(true[~counted]).query(pred[alone])[0] <= radius
-        alone[np.flatnonzero(alone)[near]] = False
-    pairs, distances = pairs[keep], distances[keep]
-
-    correct = np.ones(len(pairs), bool)
-    if pred_class is not None and true_class is not None:
-        correct = pred_class[pairs[:, 0]] == true_class[pairs[:, 1]]
-    alone[pairs[~correct, 0]] = True
-    missed = counted.copy()
-    missed[pairs[correct, 1]] = False
-    return Matches(
-        pairs,
-        distances,
-        correct,
-        int(correct.sum()),
-        int(alone.sum()),
-        int(missed.sum()),
-        np.flatnonzero(alone),
-        np.flatnonzero(missed),
-    )
-
-
-@dataclass(frozen=True)
-class DetectionScores(_Rates):
+class DetectionScores(Rates):
     """Scores over several images: the counts are added, then divided (pooled, not a mean of means).
 
     Attributes
@@ -172,7 +40,7 @@ class DetectionScores(_Rates):
     tp, fp, fn : their sums.
     mean_distance, rmsd : over all pairs of the right class of all images, in the points' unit.
     confusion : (classes, classes) pairs by (true class, predicted class); None without classes.
-    per_class : class index -> `DetectionScores` counts of this class alone (tp, fp, fn).
+    per_class : class index -> counts of this class alone, with precision, recall and F1.
     """
 
     images: tuple[Matches, ...]
@@ -191,7 +59,7 @@ class DetectionScores(_Rates):
 
 
 @dataclass(frozen=True)
-class ClassCounts(_Rates):
+class ClassCounts(Rates):
     """The counts of one class: precision, recall and F1 follow."""
 
     tp: int
@@ -213,7 +81,8 @@ def detection_scores(
     Parameters
     ----------
     images : (prediction, truth) of each image. Each is a structured array with fields `x`, `y` and
-        `species` (as `find_columns` returns), or an (n, 2) array of (x, y), or (n, 3) with the class last.
+        `species` (as `find_columns` returns), or an (n, 2) array of (x, y), or (n, 3) with the
+        class last.
     radius : the matching radius, one for all images or one each.
     shapes : (y, x) of the images in pixels, one for all or one each; needed with a margin.
     margin : as in `match_points`.
@@ -223,19 +92,25 @@ def detection_scores(
     Returns
     -------
     DetectionScores
+
+    Raises
+    ------
+    ValueError : as `match_points`; shapes or radii that do not fit the images; negative species.
     """
     radii = np.broadcast_to(np.asarray(radius, dtype=float), (len(images),))
-    each: list[tuple[int, int] | None]
-    if shapes is None or np.ndim(shapes) == 1:
-        each = [shapes] * len(images)  # type: ignore[list-item]
-    else:
-        each = list(shapes)  # type: ignore[arg-type]
+    one = shapes is None or np.ndim(shapes) == 1
+    each: list = [shapes] * len(images) if one else list(shapes or ())
     if len(each) != len(images):
-        raise ValueError(f"{len(images)} images but {len(each)} shapes: give one, or one per image.")
+        raise ValueError(
+            f"{len(images)} images but {len(each)} shapes: give one, or one per image."
+        )
 
     matches, named = [], []
     for (pred, true), r, shape in zip(images, radii, each, strict=True):
         (p_xy, p_class), (t_xy, t_class) = points_of(pred, fitted=fitted), points_of(true)
+        # nothing at all has no class column to show, and still counts class by class
+        p_class = np.zeros(0, int) if len(p_xy) == 0 else p_class
+        t_class = np.zeros(0, int) if len(t_xy) == 0 else t_class
         with_class = class_aware and p_class is not None and t_class is not None
         if not with_class:
             p_class = t_class = None
@@ -263,11 +138,11 @@ def detection_scores(
 
 
 def column_spacing(xy: np.ndarray) -> float:
-    """Median distance of a column to its nearest neighbour, in the points' unit; NaN below two columns."""
-    points = _points(xy, "xy")
+    """Median distance to the nearest neighbour, in the points' unit; NaN below two columns."""
+    points = checked_points(xy, "xy")
     if len(points) < 2:
         return float("nan")
-    return float(np.median(cKDTree(points).query(points, 2)[0][:, 1]))
+    return float(np.median(KDTree(points).query(points, 2)[0][:, 1]))
 
 
 def points_of(columns: np.ndarray, *, fitted: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
@@ -283,59 +158,15 @@ def points_of(columns: np.ndarray, *, fitted: bool = True) -> tuple[np.ndarray, 
         return np.stack([columns[x], columns[y]], axis=-1).astype(float), species
     if columns.ndim == 2 and columns.shape[1] == 3:
         return columns[:, :2].astype(float), columns[:, 2].astype(int)
-    return _points(columns, "points"), None
-
-
-def _assign(
-    pred: np.ndarray,
-    true: np.ndarray,
-    radius: float,
-    pred_class: np.ndarray | None,
-    true_class: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (k, 2) and distances (k,): as many as possible, then as close as possible."""
-    none = np.zeros((0, 2), int), np.zeros(0)
-    if len(pred) == 0 or len(true) == 0:
-        return none
-    near = cKDTree(pred).sparse_distance_matrix(cKDTree(true), radius, output_type="ndarray")
-    i, j, d = near["i"], near["j"], near["v"]
-    if len(d) == 0:
-        return none
-    # Every pair is worth more than all distances together can cost; among equals the right class wins,
-    # so that the counts never depend on the order of the points.
-    cost = d - radius * (min(len(pred), len(true)) + 1)
-    if pred_class is not None and true_class is not None:
-        cost = cost + 1e-9 * radius * (pred_class[i] != true_class[j])
-
-    # Points that share no possible partner are independent problems, most of them of a single pair.
-    n = len(pred) + len(true)
-    graph = coo_matrix((np.ones(len(i)), (i, len(pred) + j)), shape=(n, n))
-    label = connected_components(graph, directed=False)[1][i]
-    size = np.bincount(label)[label]
-    single = size == 1
-    pairs = [np.stack([i[single], j[single]], axis=1)]
-    found = [d[single]]
-    rest = np.flatnonzero(~single)
-    rest = rest[np.argsort(label[rest], kind="stable")]
-    for group in np.split(rest, np.flatnonzero(np.diff(label[rest])) + 1) if len(rest) else ():
-        rows, a = np.unique(i[group], return_inverse=True)
-        cols, b = np.unique(j[group], return_inverse=True)
-        table = np.zeros((len(rows), len(cols)))
-        table[a, b] = cost[group]
-        length = np.zeros_like(table)
-        length[a, b] = d[group]
-        r, c = linear_sum_assignment(table)
-        real = table[r, c] < 0
-        r, c = r[real], c[real]
-        pairs.append(np.stack([rows[r], cols[c]], axis=1))
-        found.append(length[r, c])
-    return np.concatenate(pairs), np.concatenate(found)
+    return checked_points(columns, "points"), None
 
 
 def _by_class(named: list) -> tuple[np.ndarray | None, dict[int, ClassCounts]]:
     """Confusion matrix of the pairs and the counts of each class."""
     if not named:
         return None, {}
+    if any((c < 0).any() for _, p, t in named for c in (p, t)):
+        raise ValueError("negative species: leave unnamed columns out, or score class_aware=False.")
     n = 1 + max(max(p.max(initial=-1), t.max(initial=-1)) for _, p, t in named)
     confusion = np.zeros((n, n), int)
     tp, fp, fn = np.zeros((3, n), int)
@@ -346,40 +177,3 @@ def _by_class(named: list) -> tuple[np.ndarray | None, dict[int, ClassCounts]]:
         np.add.at(fn, t[m.false_negatives], 1)
     counts = {c: ClassCounts(int(tp[c]), int(fp[c]), int(fn[c])) for c in range(n)}
     return confusion, counts
-
-
-def _inside(xy: np.ndarray, shape: tuple[int, int] | None, margin: float) -> np.ndarray:
-    if margin <= 0:
-        return np.ones(len(xy), bool)
-    if shape is None:
-        raise ValueError("a margin needs the image's shape=(y, x): distances to the border are unknown.")
-    high = np.array([shape[1], shape[0]]) - 1 - margin
-    return ((xy >= margin) & (xy <= high)).all(axis=1)
-
-
-def _points(xy: np.ndarray, name: str) -> np.ndarray:
-    array = np.asarray(xy, dtype=float)
-    if array.size == 0:
-        return np.zeros((0, 2))
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(f"{name} has shape {array.shape}: points are (n, 2), x then y.")
-    if not np.isfinite(array).all():
-        bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
-        raise ValueError(f"{name}: {len(bad)} points are not finite, the first is number {bad[0]}.")
-    return array
-
-
-def _classes(
-    pred: np.ndarray | None, true: np.ndarray | None, n_pred: int, n_true: int
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    if pred is None and true is None:
-        return None, None
-    if pred is None or true is None:
-        raise ValueError("classes on one side only: give pred_class and true_class, or neither.")
-    pred, true = np.asarray(pred).reshape(-1), np.asarray(true).reshape(-1)
-    if len(pred) != n_pred or len(true) != n_true:
-        raise ValueError(
-            f"{n_pred} predictions with {len(pred)} classes, {n_true} truths with {len(true)} classes: "
-            "one class per point is needed."
-        )
-    return pred, true

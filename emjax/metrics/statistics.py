@@ -1,8 +1,9 @@
 """Intervals round a score, by resampling the images.
 
 The image is the unit that is resampled, never the column: columns of one image share its dose, its
-jitter and its defects, and resampling them one by one gives intervals that are far too narrow. Several
-seeds over the same images belong to one image: add their counts first, or pass one seed at a time.
+jitter and its defects, and resampling them one by one gives intervals that are far too narrow.
+Several seeds over the same images belong to one image: add their counts first, or pass one seed
+at a time.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def bootstrap_interval(
         def of(index: np.ndarray) -> np.ndarray:
             total = w[index].sum(-1)
             # a resample of images that all weigh nothing carries no information: leave it out
-            return np.where(total > 0, (w * values)[index].sum(-1) / np.where(total > 0, total, 1), np.nan)
+            return np.where(
+                total > 0, (w * values)[index].sum(-1) / np.where(total > 0, total, 1), np.nan
+            )
     elif statistic == "median":
 
         def of(index: np.ndarray) -> np.ndarray:
@@ -132,7 +135,7 @@ def bootstrap_difference(
 
 
 def f1_score(counts: np.ndarray) -> np.ndarray:
-    """F1 = 2 TP / (2 TP + FP + FN) of counts [..., 3]; 1 where there is nothing to find and nothing found."""
+    """2 TP / (2 TP + FP + FN) of counts [..., 3]; 1 where nothing was to find, nothing found."""
     counts = np.asarray(counts, dtype=float)
     total = 2 * counts[..., 0] + counts[..., 1] + counts[..., 2]
     return np.where(total > 0, 2 * counts[..., 0] / np.where(total > 0, total, 1), 1.0)

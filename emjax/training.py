@@ -1,0 +1,245 @@
+"""The training loop: progress, metrics, evaluation, checkpoints, resume, and stopping well.
+
+`fit` drives a step of `make_step` in chunks of updates. Everything it does happens between two
+chunks, and chunks begin at the same updates whether a run was interrupted or not; with batches
+drawn from ``fold_in(key, step)`` a resumed run therefore equals an uninterrupted one (bit for bit
+on the CPU). To change the loop, copy this file: what it calls is public.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+
+from emjax.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from emjax.progress import TrainingProgress, clock
+from emjax.runs import Run
+from emjax.training_step import (
+    NonFiniteError,
+    Step,
+    TrainState,
+    check_finite,
+    init_state,
+    make_step,
+)
+
+__all__ = [
+    "NonFiniteError",
+    "Step",
+    "TrainState",
+    "TrainingInterrupted",
+    "check_finite",
+    "fit",
+    "init_state",
+    "make_step",
+]
+
+CHECKPOINT_SECONDS = 60.0
+"""Time between checkpoints where `checkpoint_every` is 0: no more than this is lost."""
+
+FLAGS = ("finite", "bad_gradient", "bad_batch")
+"""Entries of a history that are not metrics."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM; the state is saved, and the command to go on was printed."""
+
+
+def fit(
+    run: Run,
+    state: TrainState,
+    step: Step,
+    key: jax.Array,
+    *,
+    steps: int,
+    chunk: int,
+    images_per_step: int,
+    evaluate: Callable[[Any], Mapping[str, float]] | None = None,
+    evaluate_every: int = 0,
+    checkpoint_every: int = 0,
+    time_limit: float | None = None,
+    resume: bool | None = None,
+) -> TrainState:
+    """Train until `steps` updates are made.
+
+    Parameters
+    ----------
+    run
+        Its folder gets ``metrics.csv`` (a row a chunk: means over the chunk, ``images_per_s``, and
+        ``seconds`` of training so far) and ``checkpoint.h5``.
+    state
+        From `init_state`; consumed.
+    step
+        From `make_step`.
+    key
+        Update i draws its batch from ``fold_in(key, i)``.
+    steps
+        Updates in all, those before a resume included.
+    chunk
+        Updates between two looks at the clock. Make `steps` a multiple of it: on an accelerator a
+        remainder compiles again.
+    images_per_step
+        Size of a batch, for the images per second.
+    evaluate
+        ``params -> metrics`` on a fixed held-out set; called with the averaged weights, written
+        as ``val_…``.
+    evaluate_every
+        After so many updates (at the end of the chunk that reaches them); always at the end.
+    checkpoint_every
+        Likewise; 0: once a minute. Always at the end.
+    time_limit
+        Stop after so many seconds of pure training (without compilation and evaluation; those
+        before a resume included). The learning-rate schedule does not know of it.
+    resume
+        Go on from the checkpoint in the run's folder, if there is one. Default: `run.resumed`.
+
+    Returns
+    -------
+    TrainState
+        After the last update; ``state.ema`` are the weights to use.
+
+    Raises
+    ------
+    NonFiniteError
+        Names the update and the culprit. The last checkpoint stays as it was.
+    TrainingInterrupted
+        Ctrl-C or SIGTERM: after the chunk that is running, a checkpoint, and the command that
+        resumes is printed. A second one stops at once.
+    CheckpointError
+        The checkpoint to resume from does not fit this training.
+    """
+    if steps < 1 or chunk < 1:
+        raise ValueError(f"steps ({steps}) and chunk ({chunk}) must be at least 1")
+    done, seconds = int(state.step), 0.0
+    if run.resumed if resume is None else resume:
+        state, done, seconds = _restore(run, state, key)
+    if done >= steps or _over(seconds, time_limit):
+        run.print(f"Nothing left to train: {done} of {steps} updates were made before.")
+        return state
+
+    def save() -> None:
+        tree = {"state": state, "key": key}
+        save_checkpoint(run.checkpoint_path, tree, meta={"step": done, "seconds": seconds})
+
+    first, start, saved = done, time.monotonic(), time.monotonic()
+    with (
+        TrainingProgress(run.console, steps, done) as progress,
+        _stop_request(progress.message) as stopped,
+    ):
+        while done < steps and not stopped() and not _over(seconds, time_limit):
+            n = min(chunk, steps - done)
+            began = time.monotonic()
+            updates = step.compile(state, key, n)
+            compiling = time.monotonic() - began
+            start += compiling
+            if done == first:
+                progress.message(f"compiled the update in {compiling:.1f} s")
+            began = time.monotonic()
+            state, history = updates(state, key)
+            history = jax.device_get(history)  # waits for the device
+            took = time.monotonic() - began
+            _check(run, step, state, key, history, done)
+            before, done, seconds = done, done + n, seconds + took
+
+            means = {k: float(np.mean(v)) for k, v in history.items() if k not in FLAGS}
+            speed = n * images_per_step / took
+            left = (steps - done) * (time.monotonic() - start) / (done - first)
+            if time_limit is not None:
+                left = min(left, time_limit - seconds)
+            progress.update(done, means["loss"], speed, left)
+
+            last = done >= steps or _over(seconds, time_limit)
+            values = {}
+            if evaluate and (last or _reached(evaluate_every, before, done)):
+                values = {f"val_{k}": float(v) for k, v in evaluate(state.ema).items()}
+                shown = " · ".join(f"{k} {v:.4g}" for k, v in values.items())
+                progress.message(f"update {done}: {shown}")
+            run.log(done, **means, images_per_s=speed, seconds=seconds, **values)
+
+            due = time.monotonic() - saved > CHECKPOINT_SECONDS and not checkpoint_every
+            if last or stopped() or due or _reached(checkpoint_every, before, done):
+                save()
+                saved = time.monotonic()
+
+    if done < steps and stopped():
+        run.print(f"Stopped after {done} of {steps} updates. To go on:\n  {run.resume_command}")
+        raise TrainingInterrupted
+    limited = f" (the time limit of {clock(time_limit)})" if time_limit and done < steps else ""
+    run.print(f"trained {done} of {steps} updates in {clock(seconds)}{limited}")
+    return state
+
+
+def _restore(run: Run, state: TrainState, key: jax.Array) -> tuple[TrainState, int, float]:
+    """State, updates made and seconds trained, from the run's checkpoint if there is one."""
+    if not run.checkpoint_path.is_file():
+        run.print("no checkpoint yet: training starts from the first update")
+        run.rewind(int(state.step))
+        return state, int(state.step), 0.0
+    saved, meta = load_checkpoint(run.checkpoint_path, {"state": state, "key": key})
+    if not np.array_equal(jax.random.key_data(saved["key"]), jax.random.key_data(key)):
+        raise CheckpointError(
+            f"{run.checkpoint_path} was trained with another random key: resume with the seed "
+            "of the run"
+        )
+    run.rewind(meta["step"])
+    run.print(f"resumed after {meta['step']} updates")
+    return saved["state"], meta["step"], meta["seconds"]
+
+
+def _check(
+    run: Run, step: Step, state: TrainState, key: jax.Array, history: Mapping[str, Any], first: int
+) -> None:
+    try:
+        check_finite(history, first, state.params, lambda: step.batch_names(key))
+    except NonFiniteError as error:
+        kept = (
+            f"The last good checkpoint is {run.checkpoint_path}."
+            if run.checkpoint_path.is_file()
+            else "There was no checkpoint before it."
+        )
+        raise NonFiniteError(
+            f"{error}\n{kept} A lower learning rate, a longer warm-up or a smaller clip often "
+            "helps; the batch is draw(fold_in(key, update))."
+        ) from None
+
+
+def _over(seconds: float, limit: float | None) -> bool:
+    return limit is not None and seconds >= limit
+
+
+def _reached(every: int, before: int, now: int) -> bool:
+    """A multiple of `every` lies in (before, now]."""
+    return every > 0 and now // every > before // every
+
+
+@contextmanager
+def _stop_request(tell: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a question to be asked between chunks.
+
+    An exception in the middle of a chunk would lose the state, whose buffers were donated.
+    """
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        tell("stopping after this chunk of updates (again: at once, without saving)")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread may handle signals
+        return
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
