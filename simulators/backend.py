@@ -28,7 +28,7 @@ def array_module(*values: Any) -> ModuleType:
 
 
 def real_dtype(dtype: Any = None) -> Any:
-    """The real dtype of a computation: `dtype`, or JAX's default float (float32 unless x64 is on)."""
+    """The real dtype of a computation: `dtype`, or JAX's default float."""
     if dtype is None:
         return jnp.zeros(()).dtype
     dtype = np.dtype(dtype)

@@ -35,7 +35,7 @@ def mass_correction(energy: Any) -> Any:
     """Relativistic factor γ = 1 + E / mc² of an electron accelerated through `energy` eV.
 
     >>> round(mass_correction(200e3), 6)
-    1.391390
+    1.39139
     """
     check_energy(energy)
     return 1.0 + energy / _REST_ENERGY

@@ -42,7 +42,8 @@ def propagator_factors(
     rows = []
     for k, angle in ((ky, tilt[1]), (kx, tilt[0])):
         phase = np.pi * lam * k**2 + 2 * np.pi * k * xp.tan(angle * 1e-3)
-        rows.append(xp.exp(-1j * thickness * phase))
+        lead = tuple(range(thickness.ndim - 1))
+        rows.append(xp.exp(-1j * thickness * xp.expand_dims(phase, lead)))
     return rows[0], rows[1]
 
 
@@ -61,7 +62,7 @@ def transmission(potential: Potential, energy: Any, *, bandlimit: bool = True) -
     if not bandlimit:
         return wave
     mask = jnp.asarray(potential.grid.antialias_mask(), potential.slices.dtype)
-    return jnp.fft.ifft2(jnp.fft.fft2(wave) * mask)
+    return jnp.fft.ifft2(jnp.fft.fft2(wave) * mask[None])
 
 
 def multislice(
@@ -121,9 +122,10 @@ def multislice(
 
     def step(psi: jax.Array, slab: tuple) -> tuple[jax.Array, Any]:
         t_i, row_y, row_x = slab
-        spectrum = jnp.fft.fft2(psi * t_i) * (mask * row_y[:, None] * row_x[None, :])
-        psi = jnp.fft.ifft2(spectrum)
-        return psi, None
+        propagator = mask * row_y[:, None] * row_x[None, :]
+        lead = tuple(range(psi.ndim - 2))
+        spectrum = jnp.fft.fft2(psi * jnp.expand_dims(t_i, lead))
+        return jnp.fft.ifft2(spectrum * jnp.expand_dims(propagator, lead)), None
 
     if planes is None:
         return jax.lax.scan(step, wave, (t, rows_y, rows_x))[0]

@@ -87,9 +87,8 @@ class Optics:
         check_energy(self.energy)
         if self.aperture not in APERTURES:
             raise ValueError(f"aperture must be one of {APERTURES}, got {self.aperture!r}")
-        if isinstance(self.semiangle, (int, float)) and not 0 < self.semiangle < 1e3:
-            hint = " (mrad, not rad)" if 0 < self.semiangle < 0.2 else " in mrad"
-            raise ValueError(f"semiangle must be positive{hint}, got {self.semiangle}")
+        if isinstance(self.semiangle, (int, float)) and not 0.1 <= self.semiangle < 1e3:
+            raise ValueError(f"semiangle = {self.semiangle:g}: it is in mrad, not rad, 0.1 to 1000")
         for name in (*ABERRATIONS, "focal_spread", "source_size"):
             value = getattr(self, name)
             if isinstance(value, (int, float)) and not np.isfinite(value):
@@ -192,8 +191,8 @@ def check_probe(optics: Optics, grid: Grid) -> None:
         if disc > min(grid.extent):
             raise ValueError(
                 f"the probe does not fit the grid: defocused by {-optics.C10:g} Å it is a disc of "
-                f"{disc:.1f} Å on a cell of {grid.extent[1]:.1f} × {grid.extent[0]:.1f} Å (x, y) and "
-                "would overlap itself: enlarge the cell (tile the structure) or reduce the defocus"
+                f"{disc:.1f} Å on a cell of {grid.extent[1]:.1f} × {grid.extent[0]:.1f} Å (x, y), "
+                "so it overlaps itself: enlarge the cell (tile the structure) or reduce the defocus"
             )
 
 
@@ -217,7 +216,9 @@ def position_ramps(positions: Any, grid: Grid) -> tuple[Any, Any]:
     for axis, (n, length) in enumerate(zip(grid.shape, grid.extent, strict=True)):
         fraction = positions[..., 1 - axis] / length
         index = np.fft.fftfreq(n, 1 / n)
-        turns = fraction[..., None] * xp.asarray(index, fraction.dtype)
+        turns = fraction[..., None] * xp.expand_dims(
+            xp.asarray(index, fraction.dtype), tuple(range(fraction.ndim))
+        )
         ramps.append(xp.exp(-2j * np.pi * (turns - xp.round(turns))))
     return ramps[0], ramps[1]
 
@@ -251,7 +252,8 @@ def probe(
         return jnp.fft.ifft2(jnp.asarray(coefficients, dtype))
     ramp_y, ramp_x = position_ramps(positions, grid)
     xp = array_module(coefficients, ramp_y, ramp_x)
-    wave = xp.asarray(coefficients) * xp.asarray(ramp_y)[..., :, None]
+    lead = tuple(range(np.ndim(ramp_y) - 1))
+    wave = xp.expand_dims(xp.asarray(coefficients), lead) * xp.asarray(ramp_y)[..., :, None]
     wave = wave * xp.asarray(ramp_x)[..., None, :]
     return jnp.fft.ifft2(jnp.asarray(wave, dtype))
 

@@ -82,12 +82,12 @@ def _ramps(x: Any, n: int, length: Any, sigma: Any, half: bool, xp: Any) -> Any:
     """exp(-2πi h x / L) exp(-2π²σ²(h/L)²) [atoms, n or n//2 + 1]; h in FFT order."""
     index = np.arange(n // 2 + 1) if half else np.fft.fftfreq(n, 1 / n)
     fraction = x / length
-    turns = fraction[:, None] * xp.asarray(index, fraction.dtype)
+    turns = fraction[:, None] * xp.asarray(index, fraction.dtype)[None]
     turns = turns - xp.round(turns)
-    damping = xp.exp(-2 * (np.pi * sigma / length)[:, None] ** 2 * index**2)
+    damping = xp.exp(-2 * (np.pi * sigma / length)[:, None] ** 2 * (index**2)[None])
     ramp = xp.exp(-2j * np.pi * turns) * damping
     if n % 2 == 0:  # the Nyquist term of a real function is a cosine
-        nyquist = xp.asarray(np.abs(index) == n // 2)
+        nyquist = xp.asarray(np.abs(index) == n // 2)[None]
         ramp = xp.where(nyquist, ramp.real + 0j, ramp)
     return ramp
 
@@ -95,7 +95,7 @@ def _ramps(x: Any, n: int, length: Any, sigma: Any, half: bool, xp: Any) -> Any:
 def _hats(x: Any, n: int, length: Any, xp: Any) -> Any:
     """Bilinear weights [atoms, n] of periodic points."""
     pixel = (_wrap(x, length, xp) / length * n)[:, None]
-    distance = pixel - np.arange(n)
+    distance = pixel - np.arange(n)[None]
     distance = distance - n * xp.round(distance / n)
     return xp.maximum(0.0, 1.0 - xp.abs(distance))
 
@@ -263,8 +263,8 @@ def _check_grid(atoms: Atoms, grid: Grid) -> None:
     for name, mine, cell in (("x", lx, atoms.cell[0]), ("y", ly, atoms.cell[1])):
         if abs(mine - cell) > 1e-6 * cell:
             raise ValueError(
-                f"the grid spans {mine:.6f} Å in {name} but the cell is {float(cell):.6f} Å: make it "
-                "with Grid.over((cell_y, cell_x), sampling=...)"
+                f"the grid spans {mine:.6f} Å in {name} but the cell is {float(cell):.6f} Å: "
+                "make it with Grid.over((cell_y, cell_x), sampling=...)"
             )
 
 

@@ -100,7 +100,8 @@ def scattering_factor(element: int | str, k2: Any, parametrization: str = "lobat
     5.84
     """
     xp = array_module(k2)
-    return PARAMETRIZATIONS[parametrization](coefficients(element, parametrization), k2, xp)
+    row = coefficients(element, parametrization)
+    return PARAMETRIZATIONS[parametrization](row, k2, xp)
 
 
 def projected_scattering_factor(
