@@ -16,6 +16,7 @@ from simulators.backend import array_module, complex_dtype, is_concrete
 from simulators.electron import interaction_constant, wavelength
 from simulators.grid import Grid
 from simulators.potential import Potential
+from simulators.tree import pytree
 
 
 def propagator_factors(
@@ -65,6 +66,55 @@ def transmission(potential: Potential, energy: Any, *, bandlimit: bool = True) -
     return jnp.fft.ifft2(jnp.fft.fft2(wave) * mask[None])
 
 
+@pytree
+class Slab:
+    """A specimen made ready for waves of one energy: shared by every probe, made once.
+
+    Attributes
+    ----------
+    transmission : complex [nz, ny, nx]
+    rows_y, rows_x : complex [nz, ny], complex [nz, nx]
+        Propagators as outer products.
+    mask : float [ny, nx]
+        Antialias mask.
+    """
+
+    transmission: Any
+    rows_y: Any
+    rows_x: Any
+    mask: Any
+
+
+def prepare(
+    potential: Potential, energy: Any, *, tilt: Any = (0.0, 0.0), bandlimit: bool = True
+) -> Slab:
+    """Transmission functions and propagators of all slices (see `multislice` for arguments)."""
+    t = transmission(potential, energy, bandlimit=bandlimit)
+    thickness = potential.thickness
+    if is_concrete(energy, tilt) and not isinstance(thickness, jax.core.Tracer):
+        thickness = np.asarray(thickness, float)
+    rows_y, rows_x = propagator_factors(potential.grid, thickness, energy, tilt)
+    mask = potential.grid.antialias_mask() if bandlimit else np.ones(potential.grid.shape)
+    real = potential.slices.dtype
+    return Slab(
+        t, jnp.asarray(rows_y, t.dtype), jnp.asarray(rows_x, t.dtype), jnp.asarray(mask, real)
+    )
+
+
+def through(wave: jax.Array, slab: Slab) -> jax.Array:
+    """The wave [..., ny, nx] below the last slice of a prepared specimen."""
+
+    def step(psi: jax.Array, one: tuple) -> tuple[jax.Array, None]:
+        t, row_y, row_x = one
+        propagator = slab.mask * row_y[:, None] * row_x[None, :]
+        lead = tuple(range(psi.ndim - 2))
+        spectrum = jnp.fft.fft2(psi * jnp.expand_dims(t, lead))
+        return jnp.fft.ifft2(spectrum * jnp.expand_dims(propagator, lead)), None
+
+    slices = (slab.transmission, slab.rows_y, slab.rows_x)
+    return jax.lax.scan(step, wave.astype(slab.transmission.dtype), slices)[0]
+
+
 def multislice(
     wave: jax.Array,
     potential: Potential,
@@ -109,30 +159,15 @@ def multislice(
         )
     if planes is not None and (not planes or min(planes) < -1 or max(planes) >= nz):
         raise ValueError(f"planes must be slice indices -1 to {nz - 1}, got {planes}")
-    t = transmission(potential, energy, bandlimit=bandlimit)
-    thickness = potential.thickness
-    if is_concrete(energy, tilt) and not isinstance(thickness, jax.core.Tracer):
-        thickness = np.asarray(thickness, float)
-    dtype = t.dtype
-    rows = propagator_factors(grid, thickness, energy, tilt)
-    rows_y, rows_x = (jnp.asarray(r, dtype) for r in rows)
-    mask = grid.antialias_mask() if bandlimit else np.ones(grid.shape)
-    mask = jnp.asarray(mask, potential.slices.dtype)
-    wave = jnp.asarray(wave, dtype)
-
-    def step(psi: jax.Array, slab: tuple) -> tuple[jax.Array, Any]:
-        t_i, row_y, row_x = slab
-        propagator = mask * row_y[:, None] * row_x[None, :]
-        lead = tuple(range(psi.ndim - 2))
-        spectrum = jnp.fft.fft2(psi * jnp.expand_dims(t_i, lead))
-        return jnp.fft.ifft2(spectrum * jnp.expand_dims(propagator, lead)), None
-
+    slab = prepare(potential, energy, tilt=tilt, bandlimit=bandlimit)
+    wave = jnp.asarray(wave, slab.transmission.dtype)
     if planes is None:
-        return jax.lax.scan(step, wave, (t, rows_y, rows_x))[0]
+        return through(wave, slab)
     taken, start, psi = {-1: wave}, 0, wave
     for plane in sorted({p for p in planes if p >= 0}):
         part = slice(start, plane + 1)
-        psi, _ = jax.lax.scan(step, psi, (t[part], rows_y[part], rows_x[part]))
+        leaves = (slab.transmission[part], slab.rows_y[part], slab.rows_x[part])
+        psi = through(psi, Slab(*leaves, slab.mask))
         taken[plane], start = psi, plane + 1
     return jnp.stack([taken[p] for p in planes])
 
