@@ -77,3 +77,69 @@ class OptimConfig:
     """Largest global norm of the gradient."""
     ema: float = 0.998
     """Decay of the moving average of the weights, which is what is evaluated and saved."""
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """Random annular dark-field images of the training; pairs are the ends of a range."""
+
+    patch: int = 64
+    """Pixels a side that the network sees in training."""
+    sampling: float = 0.2
+    """Å per pixel of the network; images are resampled to it."""
+    pixel: tuple[float, float] = (0.17, 0.3)
+    """Å per pixel of the simulated scan. Finer scans look like these once they are resampled."""
+    energy: tuple[float, float] = (60e3, 300e3)
+    """Beam energy [eV]."""
+    semiangle: tuple[float, float] = (20.0, 35.0)
+    """Convergence semi-angle [mrad]."""
+    inner: float = 65.0
+    """Inner angle of the detector [mrad]."""
+    outer: float = 180.0
+    """Outer angle of the detector [mrad]."""
+    defocus: float = 40.0
+    """Standard deviation of the defocus [Å]."""
+    C12: float = 25.0
+    """Standard deviation of the two-fold astigmatism [Å]."""
+    C21: float = 400.0
+    """Standard deviation of the coma [Å]."""
+    C23: float = 400.0
+    """Standard deviation of the three-fold astigmatism [Å]."""
+    C30: float = 3e4
+    """Standard deviation of the spherical aberration [Å]."""
+    source_size: tuple[float, float] = (0.3, 1.1)
+    """Full width at half maximum of the source, vibrations included [Å]."""
+    contrast: tuple[float, float] = (0.6, 1.25)
+    """Exponent on the elements' cross-sections in crystals, which channelling changes."""
+    contrast_layer: tuple[float, float] = (0.9, 1.1)
+    """The same in single layers, where only the detector's curve can."""
+    gain: float = 0.12
+    """Standard deviation of the logarithm of each element's own brightness, in crystals."""
+    gain_layer: float = 0.06
+    """The same in single layers."""
+    dose: tuple[float, float] = (2.0, 500.0)
+    """Electrons at the brightest pixel, log-uniform."""
+    readout: float = 0.7
+    """Largest read-out noise [electrons]."""
+    jitter: float = 0.25
+    """Largest standard deviation of the lines' displacements [Å]."""
+    line_gain: float = 0.06
+    """Largest standard deviation of the lines' brightness."""
+    shear: float = 0.03
+    """Standard deviation of drift, as a displacement gradient."""
+    background: float = 0.7
+    """Largest uneven background, in units of the brightest column; mostly much less."""
+    pedestal: float = 0.5
+    """Largest even background, likewise."""
+    vacancies: float = 0.1
+    """Largest chance of a vacancy on a site."""
+    substitutions: float = 0.15
+    """Largest chance of a substitution on a site."""
+    boundary: float = 0.15
+    """Chance of a grain boundary in an image."""
+    edge: float = 0.12
+    """Chance of an edge to vacuum in an image."""
+    generic: float = 0.2
+    """Share of random crystals, whose columns are of the class "other"."""
+    width: float = 0.32
+    """Standard deviation of a column in the heat map [Å]."""

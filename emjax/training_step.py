@@ -73,7 +73,9 @@ def make_step(
     loss
         ``(params, batch) -> (scalar, metrics)``; metrics is a dict of scalars.
     draw
-        ``key -> batch``, any pytree of arrays; runs inside the compiled update.
+        ``key -> batch``, any pytree of arrays; runs inside the compiled update. Large arrays that
+        it needs belong into a `jax.tree_util.Partial`: they are then arguments of the compiled
+        update, and not constants in it.
     tx
         An optax transformation (`emjax.optim.optimizer`).
     ema_decay
@@ -115,13 +117,13 @@ class Step:
             raise ValueError(f"loop {loop!r}: choose auto, host or scan")
         if loop == "auto":
             loop = "host" if jax.default_backend() == "cpu" else "scan"
-        self._loop, self._draw = loop, draw
+        self._loop, self._draw = loop, jax.tree_util.Partial(draw)
         update = functools.partial(
-            _update, grad=jax.value_and_grad(loss, has_aux=True), draw=draw, tx=tx, decay=ema_decay
+            _update, grad=jax.value_and_grad(loss, has_aux=True), tx=tx, decay=ema_decay
         )
 
-        def scan(state: TrainState, key: jax.Array, n: int) -> tuple[TrainState, History]:
-            return jax.lax.scan(lambda s, _: update(s, key), state, length=n)
+        def scan(state: TrainState, key: jax.Array, draw: Any, n: int) -> tuple:
+            return jax.lax.scan(lambda s, _: update(s, key, draw), state, length=n)
 
         self._update = jax.jit(update, donate_argnums=0)
         self._scan = jax.jit(scan, static_argnames="n", donate_argnums=0)
@@ -138,13 +140,15 @@ class Step:
         kind = (tree, tuple((x.shape, x.dtype) for x in leaves), n if self._loop == "scan" else 0)
         if kind not in self._compiled:
             lowered = (
-                self._scan.lower(state, key, n=n)
+                self._scan.lower(state, key, self._draw, n=n)
                 if self._loop == "scan"
-                else self._update.lower(state, key)
+                else self._update.lower(state, key, self._draw)
             )
             self._compiled[kind] = lowered.compile()
         update = self._compiled[kind]
-        return update if self._loop == "scan" else functools.partial(_repeat, update, n)
+        if self._loop == "scan":
+            return lambda state, key: update(state, key, self._draw)
+        return functools.partial(_repeat, lambda s, k: update(s, k, self._draw), n)
 
     def batch_names(self, key: jax.Array) -> list[str]:
         """Paths of the batch's leaves, in the order that ``bad_batch`` counts."""
@@ -165,9 +169,9 @@ def _repeat(
 def _update(
     state: TrainState,
     key: jax.Array,
+    draw: Callable,
     *,
     grad: Callable,
-    draw: Callable,
     tx: optax.GradientTransformation,
     decay: float,
 ) -> tuple[TrainState, History]:

@@ -178,6 +178,15 @@ def pad(atoms: Atoms, n: int) -> Atoms:
     return Atoms(*(tail(leaf) for leaf in leaves), atoms.cell, atoms.elements)
 
 
+def wrapped(atoms: Atoms) -> Atoms:
+    """The same periodic atoms, all inside the cell."""
+    xp = np if is_concrete(atoms) else jnp
+    cell = xp.asarray(atoms.cell)
+    inside = xp.mod(atoms.positions, cell)
+    inside = xp.where(inside >= cell, 0.0, inside)  # mod of -1e-17 rounds to the length itself
+    return Atoms(inside, atoms.numbers, atoms.occupancy, atoms.sigma, atoms.cell, atoms.elements)
+
+
 def check_inside(atoms: Atoms, *, periodic: tuple[bool, bool, bool] = (False,) * 3) -> None:
     """Raise where atoms lie outside the cell in a direction that is not periodic."""
     if not is_concrete(atoms):

@@ -1,0 +1,100 @@
+"""Specimens: functions of a random key that return padded `Atoms`; `columns` gives exact labels.
+
+>>> import jax
+>>> atoms = SPECIMENS["graphene"](jax.random.key(0), (20.0, 30.0), n_max=300)   # (y, x) in Å
+>>> int(columns(atoms).present.sum()) > 100
+True
+
+Every entry of `SPECIMENS` has the signature ``(key, extent, *, n_max, disorder=None) -> Atoms`` and
+works under `jit` and `vmap`. A new crystal is one line in `MATERIALS`; anything else is a function
+in a file of its own and a line in `SPECIMENS`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+
+from simulators.atoms import Atoms
+from simulators.specimens.columns import Columns, columns
+from simulators.specimens.generic import generic, generic_cells
+from simulators.specimens.lattice import Lattice, make_lattice, patch, supercell
+from simulators.specimens.materials import (
+    MX2,
+    diamond110,
+    fcc001,
+    graphene,
+    hbn,
+    mx2,
+    perovskite,
+    rutile001,
+)
+from simulators.specimens.random_crystal import Disorder, Material, material, random_crystal
+
+__all__ = [
+    "MATERIALS",
+    "SPECIMENS",
+    "Columns",
+    "Disorder",
+    "Lattice",
+    "Material",
+    "columns",
+    "generic",
+    "generic_cells",
+    "make_lattice",
+    "material",
+    "patch",
+    "random_crystal",
+    "supercell",
+]
+
+
+def _mx2(metal: str, chalcogen: str) -> Material:
+    other = {"Mo": "W", "W": "Mo", "S": "Se", "Se": "S"}
+    swaps = {metal: other[metal], chalcogen: other[chalcogen]}
+    return material(mx2(metal, chalcogen), vacancies=(metal, chalcogen), substitutes=swaps)
+
+
+MATERIALS: dict[str, Material] = {
+    "graphene": material(graphene(), vacancies=("C",), substitutes={"C": "Si"}),
+    "hbn": material(hbn(), vacancies=("B", "N"), substitutes={"B": "C", "N": "C"}),
+    **{f"{m.lower()}{x.lower()}2": _mx2(m, x) for m, x in MX2},
+    "srtio3": material(perovskite("Sr", "Ti"), vacancies=("Sr",)),
+    "silicon110": material(diamond110("Si"), vacancies=("Si",)),
+    "gold001": material(fcc001("Au"), vacancies=("Au",)),
+    "rutile001": material(rutile001("Ti"), vacancies=("Ti",)),
+}
+"""Crystals by name."""
+
+SPECIMENS: dict[str, Callable[..., Atoms]] = {
+    name: functools.partial(
+        lambda key, extent, material, **options: random_crystal(key, material, extent, **options),
+        material=found,
+    )
+    for name, found in MATERIALS.items()
+}
+"""Random scenes by name."""
+
+
+def _generic(
+    key: jax.Array,
+    extent: tuple[float, float],
+    *,
+    n_max: int,
+    disorder: Disorder | None = None,
+    cells: tuple[int, int] | None = None,
+) -> Atoms:
+    crystal, scene = jax.random.split(key)
+    return random_crystal(
+        scene,
+        generic(crystal, elements=tuple(range(8, 81))),
+        extent,
+        n_max=n_max,
+        disorder=disorder,
+        cells=cells or generic_cells(extent),
+    )
+
+
+SPECIMENS["generic"] = _generic

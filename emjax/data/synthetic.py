@@ -1,0 +1,231 @@
+"""Annular dark-field images of random specimens with their labels, drawn inside the training step.
+
+The image model is the linear one (`simulators.linear`): some hundred images a second on a
+laptop core, right for thin specimens. What it gets wrong of thick ones, the brightness of columns
+relative to each other, is drawn at random instead (`SceneConfig.contrast`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase.data import atomic_numbers
+
+from emjax.config import SceneConfig
+from emjax.data.synthetic_scan import NATIVE, Expose, random_optics, record
+from simulators.grid import Grid
+from simulators.linear import cross_section_table, sample_lines, spectrum, transfer
+from simulators.specimens import Disorder, Material, columns, generic, random_crystal
+from simulators.specimens.materials import LAYER_DEPTH
+from simulators.specimens.random_crystal import most_cells, stack
+
+if TYPE_CHECKING:
+    from emjax.data.synthetic_prism import Bank
+
+OTHER = "other"
+"""Class of the columns of crystals that have no name."""
+REACH = 2.2
+"""Atoms so far outside the patch [Å] still shine into it."""
+BASE_ENERGY = 80e3
+"""At which cross-sections are taken [eV]: their ratios hardly depend on it."""
+
+
+def class_table(materials: Mapping[str, Material], classes: tuple[str, ...]) -> np.ndarray:
+    """Class index [materials + 1, 99] of every atomic number; -1 is not labelled.
+
+    The last row is that of the generic crystals: all but the lightest columns are `OTHER`.
+
+    Raises
+    ------
+    ValueError
+        A class that is not an element, or no class `OTHER`.
+    """
+    if OTHER not in classes:
+        raise ValueError(f"classes need {OTHER!r} for the columns of unknown crystals: {classes}")
+    table = np.full((len(materials) + 1, 99), -1)
+    for index, name in enumerate(classes):
+        if name == OTHER:
+            table[-1, 9:] = index
+        elif name in atomic_numbers:
+            table[:-1, atomic_numbers[name]] = index
+        else:
+            raise ValueError(f"the class {name!r} is no element")
+    return table
+
+
+ENGINES = ("linear", "prism")
+
+
+def make_draw(
+    scene: SceneConfig,
+    materials: Mapping[str, Material],
+    classes: tuple[str, ...],
+    batch: int,
+    *,
+    engine: str = "linear",
+    specimens: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """``draw(key) -> batch`` of random images with labels, to run inside `jit`.
+
+    Parameters
+    ----------
+    scene : what the images are like.
+    materials : crystals by name, drawn with equal chance (all but `scene.generic`).
+    classes : names of the species: elements, and `OTHER`.
+    batch : images.
+    engine : "linear", a new specimen in every image; or "prism", the dynamical images of a bank of
+        `specimens` (see `synthetic_prism`), which is made here and reported to `progress`.
+
+    Returns
+    -------
+    draw
+        Of a dict: ``image`` [b, y, x, 2] as `normalise` makes it; ``heat`` [b, y, x], Gaussians of
+        height 1 on the columns; ``species`` [b, y, x, k], which of the classes a pixel belongs to.
+
+    Raises
+    ------
+    ValueError
+        No material, an unknown engine, a patch that the simulated scan does not hold.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"there is no engine {engine!r}: choose from {', '.join(ENGINES)}")
+    if not materials or batch < 1:
+        raise ValueError("give at least one material and a batch of at least one image")
+    window = scene.patch * scene.sampling
+    if window + 2 * REACH > NATIVE * scene.pixel[0] + REACH:
+        raise ValueError(
+            f"a patch of {window:.1f} Å does not fit into {NATIVE} pixels of {scene.pixel[0]} Å: "
+            "use a smaller patch or coarser pixels"
+        )
+    side = window + 2 * REACH
+    extent = (side, side)
+    stacked = stack(list(materials.values()))
+    cells = tuple(max(n, 7) for n in most_cells(list(materials.values()), extent))
+    table = jnp.asarray(class_table(materials, classes))
+    cross = jnp.asarray(cross_section_table(BASE_ENERGY, scene.inner, scene.outer), jnp.float32)
+    n_max = int(0.48 * side**2)  # the densest crystal has 0.4 atoms per Å²
+    disorder = Disorder(
+        vacancies=scene.vacancies,
+        substitutions=scene.substitutions,
+        strain=scene.shear,
+        boundary=scene.boundary,
+        edge=scene.edge,
+    )
+
+    if engine == "prism":
+        from emjax.data import synthetic_prism as prism
+
+        bank = prism.make_bank(
+            jax.random.key(0),
+            scene,
+            materials,
+            np.asarray(table),
+            specimens,
+            disorder=disorder,
+            progress=progress,
+        )
+
+        return jax.tree_util.Partial(
+            functools.partial(_draw_dynamical, scene, len(classes), batch), bank
+        )
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
+        k_kind, k_crystal, k_atoms, k_gain, k_image = jax.random.split(key, 5)
+        coin, pick = jax.random.uniform(k_kind, (2,))
+        unnamed = coin < scene.generic
+        index = jnp.floor(pick * len(materials)).astype(int)
+        known = jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], stacked)
+        unknown = generic(k_crystal, rows=known.lattice.n, elements=known.lattice.elements)
+        chosen = jax.tree.map(lambda a, b: jnp.where(unnamed, a, b), unknown, known)
+        atoms = random_crystal(
+            k_atoms,
+            chosen,
+            extent,
+            n_max=n_max,
+            disorder=disorder,
+            cells=cells,  # type: ignore[arg-type]
+        )
+        labels = table[jnp.where(unnamed, len(materials), index)]
+        layer = ~unnamed & (chosen.lattice.height == LAYER_DEPTH)
+        exponent, own = _brightness(k_gain, scene, layer)
+        shine = (cross / cross[6]) ** exponent * own
+        weights = shine[atoms.numbers] * atoms.occupancy
+        expose = _linear(scene, atoms.positions[:, :2] - side / 2, weights)
+        image, where = record(k_image, scene, expose)
+        found = columns(atoms)
+        kind = labels[found.numbers]
+        there = found.present & (kind >= 0)
+        centres = where(found.xy - side / 2)
+        heat, species = _labels(centres, kind, there, scene, len(classes))
+        return {"image": image, "heat": heat, "species": species}
+
+    return lambda key: jax.vmap(one)(jax.random.split(key, batch))
+
+
+def _draw_dynamical(
+    scene: SceneConfig, k: int, batch: int, bank: Bank, key: jax.Array
+) -> dict[str, jax.Array]:
+    """A batch of images of the specimens of a bank."""
+    from emjax.data.synthetic_prism import exposure
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
+        k_index, k_turn, k_place, k_image = jax.random.split(key, 4)
+        index = jax.random.randint(k_index, (), 0, bank.xy.shape[0])
+        turn = jax.random.uniform(k_turn, maxval=2 * np.pi)
+        offset = jax.random.uniform(k_place, (2,), minval=-1.0, maxval=1.0)
+        expose, xy = exposure(bank, index, turn, offset, scene)
+        image, where = record(k_image, scene, expose)
+        kind = bank.kind[index]
+        heat, species = _labels(where(xy), kind, kind >= 0, scene, k)
+        return {"image": image, "heat": heat, "species": species}
+
+    return jax.lax.map(one, jax.random.split(key, batch), batch_size=min(16, batch))
+
+
+def _brightness(
+    key: jax.Array, scene: SceneConfig, layer: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Exponent on the cross-sections, and every element's own factor."""
+    a, b = jax.random.split(key)
+    low, high = jnp.where(layer, jnp.asarray(scene.contrast_layer), jnp.asarray(scene.contrast))
+    gain = jnp.where(layer, scene.gain_layer, scene.gain)
+    exponent = jax.random.uniform(a, minval=low, maxval=high)
+    return exponent, jnp.exp(gain * jax.random.normal(b, (99,)))
+
+
+def _linear(scene: SceneConfig, xy: jax.Array, weights: jax.Array) -> Expose:
+    """The linear image of atoms at `xy` (about the middle)."""
+    # grids are static, pixel sizes are drawn: so all lengths are scaled to a fixed pixel instead
+    grid = Grid((NATIVE, NATIVE), (scene.sampling, scene.sampling))
+
+    def expose(key: jax.Array, pixel: jax.Array, shift: jax.Array) -> jax.Array:
+        scale = scene.sampling / pixel
+        form = spectrum((xy + NATIVE * pixel / 2) * scale, weights, grid)
+        probe = transfer(random_optics(key, scene, scale), grid)
+        return sample_lines(form * probe, grid, shift * scale)
+
+    return expose
+
+
+def _labels(
+    centres: jax.Array, kind: jax.Array, there: jax.Array, scene: SceneConfig, k: int
+) -> tuple[jax.Array, jax.Array]:
+    """Heat map [y, x] and shares of the species [y, x, k] of columns at pixels (x, y)."""
+    pixels = jnp.arange(scene.patch, dtype=centres.dtype)
+    sigma = scene.width / scene.sampling
+
+    def bump(at: jax.Array, width: float) -> jax.Array:
+        return jnp.exp(-0.5 * jnp.square((pixels[None] - at[:, None]) / width))
+
+    y, x = bump(centres[:, 1], sigma), bump(centres[:, 0], sigma)
+    one_hot = jax.nn.one_hot(kind, k, dtype=centres.dtype) * there[:, None]
+    shares = x.T @ (y[:, None, :] * one_hot[:, :, None]).reshape(len(kind), -1)
+    shares = shares.reshape(scene.patch, k, scene.patch).transpose(2, 0, 1)
+    total = shares.sum(-1)
+    return jnp.minimum(total, 1.0), shares / (total[..., None] + 1e-6)

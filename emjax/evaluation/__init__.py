@@ -1,0 +1,1 @@
+"""Trained networks and classical methods on the same held-out images, in one table."""

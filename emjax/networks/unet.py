@@ -1,0 +1,100 @@
+"""U-Net: an encoder and a decoder with connections between equal resolutions.
+
+Ronneberger, Fischer & Brox, MICCAI 2015; with residual blocks, per-pixel normalisation, and the
+finest level folded into channels (`stem`), where most of the time would go.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from emjax.networks.layers import (
+    PixelNorm,
+    depth_to_space,
+    pad_to_multiple,
+    space_to_depth,
+    upsample,
+)
+
+
+class Block(nnx.Module):
+    """x + conv(silu(norm(conv(x)))): two 3×3 convolutions round a normalisation."""
+
+    def __init__(self, channels: int, *, dilation: int = 1, rngs: nnx.Rngs) -> None:
+        self.first = nnx.Conv(
+            channels, channels, (3, 3), kernel_dilation=dilation, use_bias=False, rngs=rngs
+        )
+        self.norm = PixelNorm(channels)
+        self.second = nnx.Conv(channels, channels, (3, 3), rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x + self.second(nnx.silu(self.norm(self.first(x))))
+
+
+class UNet(nnx.Module):
+    """Image to image, any size (continued to whole strides and cropped back).
+
+    Parameters
+    ----------
+    inputs, outputs : channels.
+    widths : channels of the levels, finest first; each level halves the resolution.
+    stem : the finest level has 1/stem of the picture's resolution: stem² pixels are channels of
+        one. 1 is the classical U-Net.
+    blocks : residual blocks at each level on the way down; one on the way up.
+    rngs : keys of the initial weights.
+    """
+
+    def __init__(
+        self,
+        inputs: int = 1,
+        outputs: int = 1,
+        widths: Sequence[int] = (16, 24, 32),
+        *,
+        stem: int = 2,
+        blocks: int = 1,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if not widths or min(widths) < 1 or stem < 1 or blocks < 1:
+            raise ValueError(f"a U-Net needs widths ({widths}), stem and blocks of at least 1")
+        self.stem, self.stride = stem, stem * 2 ** (len(widths) - 1)
+        pairs = list(itertools.pairwise(widths))
+
+        def conv(a: int, b: int, size: int, **kwargs: Any) -> nnx.Conv:
+            return nnx.Conv(a, b, (size, size), rngs=rngs, **kwargs)
+
+        def chain(c: int, n: int) -> nnx.List:
+            return nnx.List([Block(c, rngs=rngs) for _ in range(n)])
+
+        self.enter = conv(inputs * stem**2, widths[0], 3)
+        self.down = nnx.List([chain(c, blocks) for c in widths])
+        self.shrink = nnx.List([conv(a, b, 2, strides=2) for a, b in pairs])
+        self.grow = nnx.List([conv(b, a, 1) for a, b in pairs])
+        self.merge = nnx.List([conv(2 * a, a, 1) for a, _ in pairs])
+        self.up = nnx.List([chain(a, 1) for a, _ in pairs])
+        self.norm = PixelNorm(widths[0])
+        self.leave = conv(widths[0], outputs * stem**2, 1)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b, y, x, inputs] -> [b, y, x, outputs]."""
+        x, (height, width) = pad_to_multiple(x, self.stride)
+        x = self.enter(space_to_depth(x, self.stem))
+        skips = []
+        for level, blocks in enumerate(self.down):
+            if level:
+                skips.append(x)
+                x = self.shrink[level - 1](x)
+            for block in blocks:
+                x = block(x)
+        for level in reversed(range(len(self.up))):
+            x = jnp.concatenate([skips[level], upsample(self.grow[level](x))], axis=-1)
+            x = self.merge[level](x)
+            for block in self.up[level]:
+                x = block(x)
+        x = depth_to_space(self.leave(nnx.silu(self.norm(x))), self.stem)
+        return x[:, :height, :width]

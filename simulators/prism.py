@@ -1,0 +1,160 @@
+"""The exact scattering matrix: one multislice per beam of the aperture, images of any probe after.
+
+    ψ_r(q) = Σ_b c_b exp(-2πi k_b·r) S_b(q)      (Ophus, Adv. Struct. Chem. Imaging 3, 13 (2017))
+
+A detector sees Σ_q D(q) |ψ_r(q)|², so all that an image needs of S is its Gram matrix over the
+detector, G_bb' = Σ_q D S_b S*_b'. The image is then a Fourier series over k_b - k_b', for any
+aberrations within the aperture and at any positions, at once. At interpolation 1 the result is that
+of multislice; it pays where the aperture holds fewer beams than there are positions.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from simulators.backend import is_concrete
+from simulators.detectors import Detector, detector_matrix
+from simulators.electron import wavelength
+from simulators.grid import Grid
+from simulators.multislice import Slab, prepare, through
+from simulators.optics import Optics, probe_coefficients
+from simulators.potential import Potential
+from simulators.series import Series
+from simulators.tree import pytree, static
+
+
+@pytree
+class Gram:
+    """What detectors can know of a specimen through one aperture.
+
+    Attributes
+    ----------
+    matrices : complex [detectors, beams, beams]
+    beams : int [beams, 2]
+        Diffraction orders (y, x) of the beams.
+    grid : Grid, static
+    energy : float, static
+        eV.
+    tilt : (x, y), static
+        mrad.
+    """
+
+    matrices: Any
+    beams: Any
+    grid: Grid = static()
+    energy: float = static()
+    tilt: tuple[float, float] = static()
+
+
+def beams_in(grid: Grid, energy: float, semiangle: float) -> np.ndarray:
+    """Orders (y, x) [beams, 2] of the plane waves in an aperture [mrad], soft edge included."""
+    steps = [1e3 * wavelength(float(energy)) / length for length in grid.extent]
+    orders = [np.rint(np.fft.fftfreq(n, 1 / n)).astype(int) for n in grid.shape]
+    y, x = np.meshgrid(*orders, indexing="ij")
+    inside = np.hypot(y * steps[0], x * steps[1]) < semiangle + max(steps)
+    return np.stack([y[inside], x[inside]], axis=1)
+
+
+def gram(
+    potential: Potential,
+    energy: float,
+    semiangle: float,
+    detectors: Sequence[Detector],
+    *,
+    tilt: tuple[float, float] = (0.0, 0.0),
+    batch: int = 16,
+) -> Gram:
+    """Send every beam of the aperture through the specimen.
+
+    Parameters
+    ----------
+    potential : Potential
+    energy : float
+        eV.
+    semiangle : float
+        mrad; probes of this and of smaller apertures can be formed afterwards.
+    detectors : sequence of Detector
+    tilt : (x, y)
+        Beam tilt in mrad.
+    batch : int
+        Beams computed together.
+    """
+    grid = potential.grid
+    beams = beams_in(grid, energy, semiangle)
+    weights = detector_matrix(detectors, grid, float(energy))
+    seen = np.flatnonzero(weights.any(axis=0))
+    slab = prepare(potential, energy, tilt=tilt)
+    scattered = _scatter(slab, jnp.asarray(beams), jnp.asarray(seen), batch)
+    matrices = _grams(scattered, jnp.asarray(weights[:, seen], potential.slices.dtype))
+    return Gram(matrices, beams, grid, float(energy), (float(tilt[0]), float(tilt[1])))
+
+
+@functools.partial(jax.jit, static_argnames="batch")
+def _scatter(slab: Slab, beams: jax.Array, seen: jax.Array, batch: int) -> jax.Array:
+    """Diffracted amplitudes [beams, seen pixels]."""
+    ny, nx = slab.mask.shape
+    real = slab.mask.dtype
+
+    def one(order: jax.Array) -> jax.Array:
+        y, x = (jnp.arange(n) * o % n / n for n, o in zip((ny, nx), order, strict=True))
+        phase = 2 * jnp.pi * (y[:, None] + x[None, :]).astype(real)
+        wave = jax.lax.complex(jnp.cos(phase), jnp.sin(phase)) / (ny * nx)
+        return jnp.fft.fft2(through(wave, slab)).ravel()[seen]
+
+    return jax.lax.map(one, beams, batch_size=min(batch, beams.shape[0]))
+
+
+@jax.jit
+def _grams(scattered: jax.Array, weights: jax.Array) -> jax.Array:
+    def one(w: jax.Array) -> jax.Array:
+        return jnp.matmul(scattered * w[None], scattered.conj().T, precision="highest")
+
+    return jax.lax.map(one, weights)
+
+
+def image_series(matrices: Gram, optics: Optics) -> Series:
+    """Images of all detectors for one probe, as Fourier series [detectors, my, mx].
+
+    The source size is not in it (see `series.blurred`).
+
+    Raises
+    ------
+    ValueError
+        A probe with an aperture larger than the one that the beams fill, of another energy, or
+        tilted otherwise (where these are known numbers).
+    """
+    grid = matrices.grid
+    for name, asked, made in (
+        ("energy", optics.energy, matrices.energy),
+        ("tilt", optics.tilt, matrices.tilt),
+    ):
+        if is_concrete(asked) and not np.allclose(asked, made, rtol=1e-6):
+            raise ValueError(
+                f"the beams were computed for {name} = {made} but the probe has {asked}: "
+                f"call gram with the probe's {name}"
+            )
+    ny, nx = grid.shape
+    y, x = (np.asarray(matrices.beams)[:, axis] for axis in (0, 1))
+    everything = jnp.asarray(probe_coefficients(optics, grid))
+    c = everything[y % ny, x % nx].astype(matrices.matrices.dtype)
+    outside = jnp.sum(jnp.abs(everything) ** 2) - jnp.sum(jnp.abs(c) ** 2)
+    if not isinstance(outside, jax.core.Tracer) and float(outside) > 1e-3:
+        raise ValueError(
+            "the probe's aperture is larger than the one whose beams were computed: "
+            f"{100 * float(outside):.1f} % of it lies outside. Call gram with a larger semiangle"
+        )
+    reach_y, reach_x = int(np.abs(y).max()), int(np.abs(x).max())
+    # a position r multiplies beam b by exp(-2πi k_b·r): the order of a pair is b' - b
+    row = y[None, :] - y[:, None] + 2 * reach_y
+    column = x[None, :] - x[:, None] + 2 * reach_x
+    pairs = matrices.matrices * (c[:, None] * c.conj()[None, :])[None]
+    shape = (4 * reach_y + 1, 4 * reach_x + 1)
+    flat = jnp.zeros((pairs.shape[0], shape[0] * shape[1]), pairs.dtype)
+    flat = flat.at[:, (row * shape[1] + column).ravel()].add(pairs.reshape(pairs.shape[0], -1))
+    return Series(flat.reshape(-1, *shape), grid.extent)
