@@ -97,15 +97,15 @@ class SceneConfig:
     """Inner angle of the detector [mrad]."""
     outer: float = 180.0
     """Outer angle of the detector [mrad]."""
-    defocus: float = 40.0
+    defocus: float = 25.0
     """Standard deviation of the defocus [Å]."""
-    C12: float = 25.0
+    C12: float = 10.0
     """Standard deviation of the two-fold astigmatism [Å]."""
-    C21: float = 400.0
+    C21: float = 200.0
     """Standard deviation of the coma [Å]."""
-    C23: float = 400.0
+    C23: float = 200.0
     """Standard deviation of the three-fold astigmatism [Å]."""
-    C30: float = 3e4
+    C30: float = 1e4
     """Standard deviation of the spherical aberration [Å]."""
     source_size: tuple[float, float] = (0.3, 1.1)
     """Full width at half maximum of the source, vibrations included [Å]."""

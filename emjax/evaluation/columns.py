@@ -84,7 +84,8 @@ def score(
         predicted = np.stack([f.columns[n].astype(float) for n in names], axis=1)
         pairs.append((_scaled(predicted, scene), _scaled(scene.truth, scene)))
         radii.append(radius_px(scene) * scene.sampling)
-    shapes = [tuple(n * s.sampling for n in s.image.shape) for s in scenes]
+    # `match_points` takes the last pixel to lie at shape - 1, here in Å
+    shapes = [tuple((n - 1) * s.sampling + 1 for n in s.image.shape) for s in scenes]
     return detection_scores(
         pairs,
         radii,

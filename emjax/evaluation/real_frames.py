@@ -49,7 +49,8 @@ def read_frames(path: str | Path) -> dict[str, tuple[np.ndarray, float, np.ndarr
     ValueError : not such a file, or a frame without a pixel size.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here, because np.load leaves a broken file open
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise
