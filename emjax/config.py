@@ -117,7 +117,7 @@ class SceneConfig:
     """Standard deviation of the logarithm of each element's own brightness, in crystals."""
     gain_layer: float = 0.06
     """The same in single layers."""
-    dose: tuple[float, float] = (2.0, 500.0)
+    dose: tuple[float, float] = (3.0, 500.0)
     """Electrons at the brightest pixel, log-uniform."""
     readout: float = 0.7
     """Largest read-out noise [electrons]."""

@@ -1,4 +1,6 @@
-"""Frozen phonons: snapshots of the thermal motion (Loane, Xu & Silcox, Acta Cryst. A 47, 267, 1991).
+"""Frozen phonons: snapshots of the thermal motion.
+
+Loane, Xu & Silcox, Acta Cryst. A 47, 267 (1991).
 
 An electron passes in a time in which atoms stand still, so an image is the mean over snapshots of
 displaced atoms. A Debye–Waller factor in the potential gives the elastic part alone: right for low

@@ -21,6 +21,7 @@ from emjax.data.synthetic_scan import NATIVE, Expose, random_optics, record
 from simulators.grid import Grid
 from simulators.linear import cross_section_table, sample_lines, spectrum, transfer
 from simulators.specimens import Disorder, Material, columns, generic, random_crystal
+from simulators.specimens.generic import generic_cells
 from simulators.specimens.materials import LAYER_DEPTH
 from simulators.specimens.random_crystal import most_cells, stack
 
@@ -106,7 +107,7 @@ def make_draw(
     side = window + 2 * REACH
     extent = (side, side)
     stacked = stack(list(materials.values()))
-    cells = tuple(max(n, 7) for n in most_cells(list(materials.values()), extent))
+    cells = np.maximum(most_cells(list(materials.values()), extent), generic_cells(extent))
     table = jnp.asarray(class_table(materials, classes))
     cross = jnp.asarray(cross_section_table(BASE_ENERGY, scene.inner, scene.outer), jnp.float32)
     n_max = int(0.48 * side**2)  # the densest crystal has 0.4 atoms per Å²
@@ -149,7 +150,7 @@ def make_draw(
             extent,
             n_max=n_max,
             disorder=disorder,
-            cells=cells,  # type: ignore[arg-type]
+            cells=(int(cells[0]), int(cells[1])),
         )
         labels = table[jnp.where(unnamed, len(materials), index)]
         layer = ~unnamed & (chosen.lattice.height == LAYER_DEPTH)

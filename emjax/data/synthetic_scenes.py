@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ import scipy.fft
 from ase.data import chemical_symbols
 
 from emjax.data.synthetic import OTHER
+from simulators import tree
 from simulators.atoms import Atoms, wrapped
 from simulators.detectors import Annular
 from simulators.electron import wavelength
@@ -52,6 +53,8 @@ class Specimen:
     slice_thickness: float = 2.0
     named: bool = True
     """False: a crystal that the network has not met; all its columns are `OTHER`."""
+    shown: Atoms | None = None
+    """The thermal snapshot that is imaged (see `frozen`); None: the atoms at rest."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ def _cell(name: str, repeats: tuple[int, int, int]) -> Atoms:
 
 
 def _flat(family: str, defect: str, atoms: Atoms) -> Specimen:
-    return Specimen(family, defect, atoms, 80e3, 30.0, 180.0, 2.4)
+    # a slice for each plane of atoms
+    slices = 7.0 if family == "graphene" else 2.4
+    return Specimen(family, defect, atoms, 80e3, 30.0, 180.0, slices)
 
 
 def _thick(family: str, defect: str, atoms: Atoms, *, named: bool = True) -> Specimen:
@@ -179,8 +184,16 @@ def _swap(atoms: Atoms, at: tuple[float, float, float], new: str | None) -> Atom
     )
 
 
-def scattering(specimen: Specimen, inner: float = 65.0, *, key: jax.Array | None = None) -> Gram:
-    """Scattering matrix of one thermal snapshot over the annular detector (seconds).
+def frozen(key: jax.Array, specimen: Specimen) -> Specimen:
+    """The specimen with one thermal snapshot of its atoms, which is what is imaged.
+
+    (A Debye–Waller factor would do for low angles, but the ring sees mostly what it leaves out.)
+    """
+    return replace(specimen, shown=snapshot(key, specimen.atoms))
+
+
+def scattering(specimen: Specimen, inner: float = 65.0) -> Gram:
+    """Scattering matrix of a specimen over its annular detector (seconds).
 
     The grid's band limit lies a third beyond the detector: at the limit itself the brightness of a
     heavy atom would depend on where it lies between pixels (W: by 12 %; so: by 4 %).
@@ -190,8 +203,10 @@ def scattering(specimen: Specimen, inner: float = 65.0, *, key: jax.Array | None
     pixel = ANTIALIAS_CUTOFF * wavelength(specimen.energy) * 1e3 / (2 * limit)
     shape = tuple(scipy.fft.next_fast_len(int(np.ceil(length / pixel))) for length in extent)
     grid = Grid.over(extent, shape=shape)
-    atoms = snapshot(jax.random.key(0) if key is None else key, specimen.atoms)
-    potential = project(wrapped(atoms), grid, specimen.slice_thickness)
+    atoms = specimen.atoms
+    still = tree.replace(atoms, sigma=np.zeros_like(atoms.sigma))
+    shown = still if specimen.shown is None else specimen.shown
+    potential = project(wrapped(shown), grid, specimen.slice_thickness)
     detector = Annular(inner, specimen.outer)
     return gram(potential, specimen.energy, specimen.semiangle, [detector])
 
@@ -262,7 +277,7 @@ def _truth(
     n: int,
     shift: np.ndarray,
 ) -> np.ndarray:
-    found = columns(specimen.atoms, periodic=True)
+    found = columns(specimen.atoms, periodic=True, shown=specimen.shown)
     present = np.asarray(found.present)
     numbers = np.asarray(found.numbers)[present]
     symbols = [chemical_symbols[z] for z in numbers]
@@ -309,7 +324,8 @@ def scenes(
     """
     result, pixels = [], itertools.cycle(PIXELS)
     for number, specimen in enumerate(specimens):
-        matrix = scattering(specimen, key=jax.random.fold_in(key, number))
+        specimen = frozen(jax.random.fold_in(key, number), specimen)
+        matrix = scattering(specimen)
         for index, part in enumerate(parts):
             for image in range(each):
                 one = jax.random.fold_in(jax.random.fold_in(key, number), 1000 * index + image)

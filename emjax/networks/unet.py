@@ -1,7 +1,7 @@
 """U-Net: an encoder and a decoder with connections between equal resolutions.
 
-Ronneberger, Fischer & Brox, MICCAI 2015; with residual blocks, per-pixel normalisation, and the
-finest level folded into channels (`stem`), where most of the time would go.
+Ronneberger, Fischer & Brox, MICCAI 2015; with residual blocks, and the finest level folded into
+channels (`stem`), where most of the time would go.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emjax.networks.layers import (
-    PixelNorm,
     depth_to_space,
     pad_to_multiple,
     space_to_depth,
@@ -24,17 +23,14 @@ from emjax.networks.layers import (
 
 
 class Block(nnx.Module):
-    """x + conv(silu(norm(conv(x)))): two 3×3 convolutions round a normalisation."""
+    """x + conv(silu(conv(x))): no normalisation, which hides how bright one place is to another."""
 
-    def __init__(self, channels: int, *, dilation: int = 1, rngs: nnx.Rngs) -> None:
-        self.first = nnx.Conv(
-            channels, channels, (3, 3), kernel_dilation=dilation, use_bias=False, rngs=rngs
-        )
-        self.norm = PixelNorm(channels)
+    def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
+        self.first = nnx.Conv(channels, channels, (3, 3), rngs=rngs)
         self.second = nnx.Conv(channels, channels, (3, 3), rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x + self.second(nnx.silu(self.norm(self.first(x))))
+        return x + self.second(nnx.silu(self.first(x)))
 
 
 class UNet(nnx.Module):
@@ -77,7 +73,6 @@ class UNet(nnx.Module):
         self.grow = nnx.List([conv(b, a, 1) for a, b in pairs])
         self.merge = nnx.List([conv(2 * a, a, 1) for a, _ in pairs])
         self.up = nnx.List([chain(a, 1) for a, _ in pairs])
-        self.norm = PixelNorm(widths[0])
         self.leave = conv(widths[0], outputs * stem**2, 1)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -96,5 +91,5 @@ class UNet(nnx.Module):
             x = self.merge[level](x)
             for block in self.up[level]:
                 x = block(x)
-        x = depth_to_space(self.leave(nnx.silu(self.norm(x))), self.stem)
+        x = depth_to_space(self.leave(nnx.silu(x)), self.stem)
         return x[:, :height, :width]

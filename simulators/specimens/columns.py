@@ -35,7 +35,13 @@ class Columns:
     present: Any
 
 
-def columns(atoms: Atoms, *, tolerance: float = TOLERANCE, periodic: bool = False) -> Columns:
+def columns(
+    atoms: Atoms,
+    *,
+    tolerance: float = TOLERANCE,
+    periodic: bool = False,
+    shown: Atoms | None = None,
+) -> Columns:
     """Merge atoms that lie above each other (O(n²), inside `jit`).
 
     Parameters
@@ -46,6 +52,9 @@ def columns(atoms: Atoms, *, tolerance: float = TOLERANCE, periodic: bool = Fals
         Å in projection.
     periodic : bool
         Columns reach across the cell's sides.
+    shown : Atoms, optional
+        The same atoms where they really are (a thermal snapshot): which atoms make a column is
+        decided by `atoms`, where the column is by these.
     """
     xy = jnp.asarray(atoms.positions)[:, :2]
     there = (jnp.asarray(atoms.occupancy) > 0) & (jnp.asarray(atoms.numbers) > 0)
@@ -56,6 +65,9 @@ def columns(atoms: Atoms, *, tolerance: float = TOLERANCE, periodic: bool = Fals
     near = (jnp.square(apart).sum(-1) < tolerance**2) & there[None, :] & there[:, None]
     count = near.sum(1)
     mean = xy + jnp.where(near[..., None], apart, 0).sum(1) / jnp.maximum(count, 1)[:, None]
+    if shown is not None:
+        moved = jnp.asarray(shown.positions)[:, :2] - xy
+        mean = mean + near.astype(xy.dtype) @ moved / jnp.maximum(count, 1)[:, None]
     heaviest = jnp.where(near, jnp.asarray(atoms.numbers)[None, :], 0).max(1)
     index = jnp.arange(atoms.n)
     first = jnp.where(near, index[None, :], atoms.n).min(1) == index
