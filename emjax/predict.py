@@ -61,7 +61,7 @@ def predict_image(
     *,
     threshold: float | None = None,
     tile: int | None = None,
-    halo: int = 32,
+    halo: int = 48,
     batch: int = 4,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Prediction:

@@ -28,11 +28,9 @@ class Config:
 
     scene: SceneConfig = field(default_factory=SceneConfig)
     """The training images."""
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(steps=3600))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(steps=4500, learning_rate=4e-3))
     """The optimiser."""
-    materials: tuple[str, ...] = (
-        *("graphene", "mos2", "ws2", "mose2", "wse2", "srtio3", "silicon110"),
-    )
+    materials: tuple[str, ...] = ("graphene", "mos2", "ws2", "wse2", "srtio3", "silicon110")
     """Crystals of the training (names in simulators.specimens.MATERIALS)."""
     classes: tuple[str, ...] = ("C", "Si", "S", "Se", "Mo", "W", "Ti", "Sr", "other")
     """What a column can be: its heaviest element, or "other" in a crystal that has no name."""

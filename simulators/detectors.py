@@ -81,6 +81,10 @@ class Annular:
         return np.fft.ifftshift(mask).astype(float)
 
 
+DETECTORS = {"annular": Annular}
+"""Detectors by name."""
+
+
 def _shift(mask: np.ndarray, by: int, axis: int) -> np.ndarray:
     """Roll by whole pixels; what would wrap around is dropped."""
     mask = np.roll(mask, by, axis)

@@ -11,27 +11,24 @@ from collections.abc import Callable
 import numpy as np
 
 
-def reflected(start: int, length: int, size: int) -> np.ndarray:
-    """Indices start … start + length - 1 of an axis of `size` elements, mirrored at its ends.
+def tile_corners(size: int, tile: int, halo: int) -> list[tuple[int, int, int]]:
+    """(first pixel of a tile, start, stop of the part that it answers for) along an axis.
 
-    The end elements are not repeated; the mirroring goes on as far as it is needed.
+    The parts cover the axis. Tiles never reach beyond it: those at its ends answer for their whole
+    end, and the others throw away `halo` pixels on either side.
 
-    >>> reflected(-2, 8, 4).tolist()
-    [2, 1, 0, 1, 2, 3, 2, 1]
+    >>> tile_corners(20, 10, 2)
+    [(0, 0, 8), (6, 8, 14), (10, 14, 20)]
     """
-    if size == 1:
-        return np.zeros(length, np.intp)
-    index = np.arange(start, start + length) % (2 * size - 2)
-    return np.where(index < size, index, 2 * size - 2 - index)
-
-
-def tile_corners(size: int, tile: int, halo: int) -> list[tuple[int, int]]:
-    """(start, stop) of the parts of an axis that single tiles answer for; together they cover it.
-
-    Every part but the last is `tile - 2 * halo` long: the halo is read but not written.
-    """
-    core = tile - 2 * halo
-    return [(start, min(start + core, size)) for start in range(0, size, core)]
+    if size <= tile:
+        return [(0, 0, size)]
+    parts, done = [], 0
+    while done < size:
+        first = min(max(done - halo, 0), size - tile)
+        stop = size if first == size - tile else first + tile - halo
+        parts.append((first, done, stop))
+        done = stop
+    return parts
 
 
 def apply_tiled(
@@ -47,11 +44,13 @@ def apply_tiled(
 
     Parameters
     ----------
-    function : [b, tile, tile, c] -> [b, tile, tile, k]. Called with float32 arrays of one shape.
-    image : [y, x, c], any size; beyond its edges it is continued by reflection.
-    tile : side of the tiles [px], halo included.
-    halo : width of the frame of every tile whose result is thrown away [px]. With a halo of at
-        least the reach of `function` the result does not depend on the tiles.
+    function : [b, y, x, c] -> [b, y, x, k]. Called with float32 arrays of one shape.
+    image : [y, x, c], any size. Nothing is continued beyond its edges: what a network does there is
+        what it has learnt at the edges of its training images.
+    tile : side of the tiles [px], halo included; a smaller picture is one tile of its own size.
+    halo : width of the frame of every tile whose result is thrown away [px], except at the edges of
+        the picture. With a halo of at least the reach of `function` the result does not depend on
+        the tiles.
     batch : tiles in one call.
     progress : called with (tiles done, tiles in all).
 
@@ -72,23 +71,26 @@ def apply_tiled(
     if batch < 1:
         raise ValueError(f"a batch needs at least one tile, not {batch}")
     ny, nx, _ = image.shape
-    parts = [(y, x) for y in tile_corners(ny, tile, halo) for x in tile_corners(nx, tile, halo)]
+    height, width = min(tile, ny), min(tile, nx)
+    rows, columns = tile_corners(ny, height, halo), tile_corners(nx, width, halo)
+    parts = [(y, x) for y in rows for x in columns]
     batch = min(batch, len(parts))
     output: np.ndarray | None = None
     for first in range(0, len(parts), batch):
         group = parts[first : first + batch]
         # the last batch is filled up, so that no other shape is compiled
         filled = group + group[-1:] * (batch - len(group))
-        result = np.asarray(function(np.stack([_cut(image, part, tile, halo) for part in filled])))
-        if result.ndim != 4 or result.shape[:3] != (batch, tile, tile):
+        cut = [image[y : y + height, x : x + width] for (y, *_), (x, *_) in filled]
+        result = np.asarray(function(np.stack(cut).astype(np.float32)))
+        if result.ndim != 4 or result.shape[:3] != (batch, height, width):
             raise ValueError(
-                f"tiles [{batch}, {tile}, {tile}, c] gave {result.shape}; "
-                f"expected ({batch}, {tile}, {tile}, k)"
+                f"tiles [{batch}, {height}, {width}, c] gave {result.shape}; "
+                f"expected ({batch}, {height}, {width}, k)"
             )
         if output is None:
             output = np.empty((ny, nx, result.shape[3]), np.float32)
-        for ((y0, y1), (x0, x1)), values in zip(group, result, strict=False):
-            inner = values[halo : halo + y1 - y0, halo : halo + x1 - x0]
+        for ((y, y0, y1), (x, x0, x1)), values in zip(group, result, strict=False):
+            inner = values[y0 - y : y1 - y, x0 - x : x1 - x]
             if not np.isfinite(inner).all():
                 raise ValueError(
                     f"the result is not finite for the pixels y {y0}–{y1 - 1}, x {x0}–{x1 - 1}"
@@ -98,10 +100,3 @@ def apply_tiled(
             progress(first + len(group), len(parts))
     assert output is not None
     return output
-
-
-def _cut(image: np.ndarray, part: tuple, tile: int, halo: int) -> np.ndarray:
-    (y0, _), (x0, _) = part
-    rows = reflected(y0 - halo, tile, image.shape[0])
-    columns = reflected(x0 - halo, tile, image.shape[1])
-    return image[np.ix_(rows, columns)].astype(np.float32)

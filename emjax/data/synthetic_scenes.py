@@ -135,10 +135,10 @@ def test_specimens() -> list[Specimen]:
     wales = stone_wales(carbon, (8.0, 8.0))
     pair = substitute(carbon, (9.0, 9.0), "Si", count=2)
     hole = remove(carbon, (11.0, 8.0), count=4)
-    mos2, ws2, mose2 = (_cell(name, (5, 3, 1)) for name in ("mos2", "ws2", "mose2"))
+    mos2, ws2, wse2 = (_cell(name, (5, 3, 1)) for name in ("mos2", "ws2", "wse2"))
     line = vacancy_line(mos2, (3.2, 9.1), (3.16, 0.0), 4, "S")
     anti = substitute(ws2, (8.0, 9.0), "W", symbol="S", count=2)
-    mixed = mose2
+    mixed = remove(wse2, (12.0, 4.0), symbol="W", count=2)
     for at in ((4.0, 4.0), (9.0, 12.0), (15.0, 7.0)):
         mixed = substitute(mixed, at, "S", symbol="Se", count=2)
     srtio3 = _cell("srtio3", (3, 3, 10))
@@ -156,7 +156,7 @@ def test_specimens() -> list[Specimen]:
         _flat("graphene", "tetravacancy", hole),
         _flat("MX2", "MoS2: line of vacancies", line),
         _flat("MX2", "WS2: antisite", anti),
-        _flat("MX2", "MoSe2: S alloyed", mixed),
+        _flat("MX2", "WSe2: S alloyed, W divacancy", mixed),
         _thick("SrTiO3", "antisite column", swap),
         _thick("SrTiO3", "half a Sr column missing", missing),
         _thick("Si [110]", "none", si),

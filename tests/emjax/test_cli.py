@@ -167,7 +167,7 @@ def test_a_bug_keeps_its_traceback():
 def test_errors_that_emjax_raises_on_purpose_are_messages(monkeypatch, capsys):
     import numpy as np
 
-    from emjax.data.patches import apply_tiled, reflected
+    from emjax.data.patches import apply_tiled, tile_corners
     from emjax.runs import RunError
 
     def wrong():
@@ -178,7 +178,7 @@ def test_errors_that_emjax_raises_on_purpose_are_messages(monkeypatch, capsys):
     assert guarded(raising(RunError("no GPU"))) == 1
 
     def bug():
-        reflected(0, "three", 9)  # a TypeError inside emjax that nobody wrote
+        tile_corners(0, "three", 9)  # a TypeError inside emjax that nobody wrote
 
     with pytest.raises(TypeError):
         guarded(bug)
