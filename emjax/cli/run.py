@@ -208,7 +208,13 @@ def prepare_jax() -> None:
     One folder per kind of processor: home folders are often shared by unlike machines, and
     compiled code is not. Does nothing once jax is imported, which is when it reads this.
     """
-    if "jax" in sys.modules or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    if "jax" in sys.modules:
+        return
+    # XLA reports "Target machine feature +prefer-no-gather is not supported" for every program that
+    # it reads back on the CPU (a false alarm: the feature is a hint of its own compiler), and every
+    # slow compilation. What fails comes as an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     from emjax.machine import cache_folder
 

@@ -118,13 +118,16 @@ def validation_specimens() -> list[Specimen]:
     carbon = remove(substitute(carbon, (13.0, 15.0), "Si"), (15.0, 6.0))
     mos2 = substitute(_cell("mos2", (5, 3, 1)), (6.0, 6.0), "W", symbol="Mo")
     mos2 = remove(mos2, (13.0, 14.0), symbol="S", count=2)
+    ws2 = substitute(_cell("ws2", (5, 3, 1)), (6.0, 6.0), "Mo", symbol="W")
+    ws2 = remove(ws2, (13.0, 14.0), symbol="S")
     wse2 = remove(_cell("wse2", (5, 3, 1)), (5.0, 12.0), symbol="Se")
     return [
         _flat("graphene", "Si, vacancy", carbon),
-        _flat("MX2", "MoS2: W, vacancies", mos2),
-        _flat("MX2", "WSe2: vacancy", wse2),
+        _flat("MoS2", "W, vacancies", mos2),
+        _flat("WS2", "Mo, S vacancy", ws2),
+        _flat("WSe2", "Se vacancy", wse2),
         _thick("SrTiO3", "none", _cell("srtio3", (3, 3, 6))),
-        _thick("Si [110]", "none", _cell("silicon110", (4, 3, 10))),
+        _thick("Si [110]", "none", _cell("silicon110", (3, 2, 10))),
         _thick("rutile", "none", _cell("rutile001", (3, 3, 8)), named=False),
     ]
 
@@ -139,8 +142,8 @@ def test_specimens() -> list[Specimen]:
     line = vacancy_line(mos2, (3.2, 9.1), (3.16, 0.0), 4, "S")
     anti = substitute(ws2, (8.0, 9.0), "W", symbol="S", count=2)
     mixed = remove(wse2, (12.0, 4.0), symbol="W", count=2)
-    for at in ((4.0, 4.0), (9.0, 12.0), (15.0, 7.0)):
-        mixed = substitute(mixed, at, "S", symbol="Se", count=2)
+    for place in ((4.0, 4.0), (9.0, 12.0), (15.0, 7.0)):
+        mixed = substitute(mixed, place, "S", symbol="Se", count=2)
     srtio3 = _cell("srtio3", (3, 3, 10))
     swap = srtio3
     for z in range(10):  # a whole column of Sr where Ti should be
@@ -148,20 +151,20 @@ def test_specimens() -> list[Specimen]:
     missing = srtio3
     for z in range(0, 10, 2):
         missing = _swap(missing, (7.81, 7.81, 3.905 * z), None)
-    si = _cell("silicon110", (4, 3, 8))
-    rutile = _cell("rutile001", (3, 3, 12))
+    si = _cell("silicon110", (3, 2, 8))
+    rutile, at = _cell("rutile001", (3, 3, 9)), (6.9, 6.9)
     return [
         _flat("graphene", "Stone–Wales, vacancy", remove(wales, (16.0, 16.0))),
         _flat("graphene", "Si pair, tetravacancy", remove(pair, (17.0, 17.0), count=4)),
         _flat("graphene", "tetravacancy", hole),
-        _flat("MX2", "MoS2: line of vacancies", line),
-        _flat("MX2", "WS2: antisite", anti),
-        _flat("MX2", "WSe2: S alloyed, W divacancy", mixed),
+        _flat("MoS2", "line of vacancies", line),
+        _flat("WS2", "antisite", anti),
+        _flat("WSe2", "S alloyed, W divacancy", mixed),
         _thick("SrTiO3", "antisite column", swap),
         _thick("SrTiO3", "half a Sr column missing", missing),
         _thick("Si [110]", "none", si),
         _thick("rutile", "none", rutile, named=False),
-        _thick("rutile", "vacancy", remove(rutile, (6.9, 6.9), symbol="Ti", count=6), named=False),
+        _thick("rutile", "Ti missing", remove(rutile, at, symbol="Ti", count=4), named=False),
     ]
 
 

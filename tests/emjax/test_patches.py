@@ -61,7 +61,7 @@ def test_parts_cover_an_axis_once_and_tiles_stay_inside():
         covered = np.concatenate([np.arange(start, stop) for _, start, stop in parts])
         np.testing.assert_array_equal(covered, np.arange(size))
         for first, start, stop in parts:
-            assert first >= 0 and first + min(64, size) <= size
+            assert 0 <= first <= size - min(64, size)
             assert start - first >= (8 if first else 0)
             assert first + 64 - stop >= (0 if stop == size else 8)
 
