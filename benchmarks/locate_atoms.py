@@ -29,7 +29,7 @@ def read(folders: Sequence[str]) -> list[dict[str, Any]]:
 
 def table(results: Sequence[dict[str, Any]]) -> list[str]:
     """Markdown lines: seeds side by side."""
-    seeds = [f"seed {i}" for i in range(len(results))]
+    seeds = [f"seed {result['seed']}" for result in results]
     header = ["images", *seeds, "mean", "LoG, tuned", "difference", "LoG, untuned"]
     lines = [_row(header), _row(["---"] * len(header))]
     for kind in ("totals", "rows"):

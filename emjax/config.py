@@ -37,7 +37,7 @@ class OpticsConfig:
     """Three-fold astigmatism [Å]."""
     phi23: float = 0.0
     """Azimuth of the three-fold astigmatism [rad]."""
-    source_size: float = 0.8
+    source_size: float = 0.7
     """Full width at half maximum of the effective source [Å]."""
 
     def build(self) -> Optics:
@@ -89,16 +89,16 @@ class SceneConfig:
     """Å per pixel of the network; images are resampled to it."""
     pixel: tuple[float, float] = (0.17, 0.3)
     """Å per pixel of the simulated scan. Finer scans look like these once they are resampled."""
-    energy: tuple[float, float] = (60e3, 300e3)
-    """Beam energy [eV]."""
-    semiangle: tuple[float, float] = (20.0, 35.0)
-    """Convergence semi-angle [mrad]."""
+    energy: tuple[float, float] = (0.75, 3.75)
+    """Beam energy, in units of that of the optics."""
+    semiangle: tuple[float, float] = (0.75, 1.3)
+    """Convergence semi-angle, likewise."""
     inner: float = 65.0
     """Inner angle of the detector [mrad]."""
     outer: float = 180.0
     """Outer angle of the detector [mrad]."""
     defocus: float = 25.0
-    """Standard deviation of the defocus [Å]."""
+    """Standard deviation of the defocus about that of the optics [Å]."""
     C12: float = 10.0
     """Standard deviation of the two-fold astigmatism [Å]."""
     C21: float = 200.0
@@ -107,8 +107,8 @@ class SceneConfig:
     """Standard deviation of the three-fold astigmatism [Å]."""
     C30: float = 1e4
     """Standard deviation of the spherical aberration [Å]."""
-    source_size: tuple[float, float] = (0.3, 1.1)
-    """Full width at half maximum of the source, vibrations included [Å]."""
+    source_size: tuple[float, float] = (0.4, 1.5)
+    """Full width at half maximum of the source with vibrations, likewise."""
     contrast: tuple[float, float] = (0.6, 1.25)
     """Exponent on the elements' cross-sections in crystals, which channelling changes."""
     contrast_layer: tuple[float, float] = (0.9, 1.1)

@@ -18,7 +18,9 @@ def _run(folder, f1, name="20 electrons"):
     }
     real = [{"frame": "a", "fifth": {"f1": f1}, "half": {"f1": 1.0}}]
     folder.mkdir()
-    (folder / "results.json").write_text(json.dumps({"totals": [row], "rows": [], "real": real}))
+    (folder / "results.json").write_text(
+        json.dumps({"seed": 0, "totals": [row], "rows": [], "real": real})
+    )
     return str(folder)
 
 

@@ -53,7 +53,7 @@ def tune(
     grid: Grid | None = None,
     *,
     radius_px: float | Sequence[float] | None = None,
-    margin: float = 0.0,
+    margin: float | Sequence[float] = 0.0,
 ) -> LogParameters:
     """The best setting for one image class, on validation images with known columns.
 
@@ -70,7 +70,8 @@ def tune(
     grid : what is tried.
     radius_px : matching radius, for all or for each; a fifth of each image's column spacing if
         None.
-    margin : columns closer than this to the border (pixels) are ignored, as in `match_points`.
+    margin : columns closer than this to the border (pixels) are ignored, as in `match_points`;
+        for all or for each. (The first stage, which only picks candidates, counts them.)
 
     Returns
     -------
@@ -132,7 +133,7 @@ def _scenes(
     truths: Sequence[np.ndarray],
     sampling: Sampling | Sequence[Sampling],
     radius_px: float | Sequence[float] | None,
-    margin: float,
+    margin: float | Sequence[float],
 ) -> list[_Scene]:
     """The validation images with what the search needs to know of each."""
     n = len(images)
@@ -151,16 +152,17 @@ def _scenes(
     spacings = np.array([column_spacing(xy) for xy, _ in points])
     usual = float(np.nanmedian(spacings)) if np.isfinite(spacings).any() else 10.0
     spacings = np.where(np.isfinite(spacings), spacings, usual)
+    margins = np.broadcast_to(np.asarray(margin, float), (n,))
     radii = np.broadcast_to(0.2 * spacings if radius_px is None else radius_px, (n,))
     scenes = []
-    for image, (xy, species), s, radius, spacing in zip(
-        images, points, samplings, radii, spacings, strict=True
+    for image, (xy, species), s, radius, spacing, edge in zip(
+        images, points, samplings, radii, spacings, margins, strict=True
     ):
         pixel = pixel_size(s)
         species = np.zeros(len(xy), int) if species is None else species
         length = float(spacing * pixel.mean())
         image = np.asarray(image, dtype=float)
-        scenes.append(_Scene(image, xy, species, pixel, float(radius), length, margin, {}))
+        scenes.append(_Scene(image, xy, species, pixel, float(radius), length, float(edge), {}))
     return scenes
 
 

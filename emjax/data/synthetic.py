@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
-from emjax.config import SceneConfig
+from emjax.config import OpticsConfig, SceneConfig
 from emjax.data.synthetic_scan import NATIVE, Expose, random_optics, record
 from simulators.grid import Grid
 from simulators.linear import cross_section_table, sample_lines, spectrum, transfer
+from simulators.optics import Optics
 from simulators.specimens import Disorder, Material, columns, generic, random_crystal
 from simulators.specimens.generic import generic_cells
 from simulators.specimens.materials import LAYER_DEPTH
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
 OTHER = "other"
 """Class of the columns of crystals that have no name."""
+UNLABELLED = ("H", "He", "Li", "Be", "O")
+"""Columns of these alone cannot be seen beside others and are not asked for."""
 REACH = 2.2
 """Atoms so far outside the patch [Å] still shine into it."""
-BASE_ENERGY = 80e3
-"""At which cross-sections are taken [eV]: their ratios hardly depend on it."""
 
 
 def class_table(materials: Mapping[str, Material], classes: tuple[str, ...]) -> np.ndarray:
@@ -44,7 +45,7 @@ def class_table(materials: Mapping[str, Material], classes: tuple[str, ...]) -> 
     Raises
     ------
     ValueError
-        A class that is not an element, or no class `OTHER`.
+        A class that is not an element, no class `OTHER`, or an element without a class.
     """
     if OTHER not in classes:
         raise ValueError(f"classes need {OTHER!r} for the columns of unknown crystals: {classes}")
@@ -56,6 +57,14 @@ def class_table(materials: Mapping[str, Material], classes: tuple[str, ...]) -> 
             table[:-1, atomic_numbers[name]] = index
         else:
             raise ValueError(f"the class {name!r} is no element")
+    for name, crystal in materials.items():
+        heavy = {chemical_symbols[z] for z in crystal.lattice.elements} - set(UNLABELLED)
+        if heavy - set(classes):
+            missing = ", ".join(sorted(heavy - set(classes)))
+            raise ValueError(
+                f"{name} has columns of {missing}, which the classes {classes} do not name: add "
+                "them to the classes, or leave the crystal out"
+            )
     return table
 
 
@@ -68,6 +77,7 @@ def make_draw(
     classes: tuple[str, ...],
     batch: int,
     *,
+    optics: OpticsConfig | None = None,
     engine: str = "linear",
     specimens: int = 256,
     progress: Callable[[int, int], None] | None = None,
@@ -80,6 +90,7 @@ def make_draw(
     materials : crystals by name, drawn with equal chance (all but `scene.generic`).
     classes : names of the species: elements, and `OTHER`.
     batch : images.
+    optics : the microscope that the random probes scatter about.
     engine : "linear", a new specimen in every image; or "prism", the dynamical images of a bank of
         `specimens` (see `synthetic_prism`), which is made here and reported to `progress`.
 
@@ -104,12 +115,13 @@ def make_draw(
             f"a patch of {window:.1f} Å does not fit into {NATIVE} pixels of {scene.pixel[0]} Å: "
             "use a smaller patch or coarser pixels"
         )
+    lens = (optics or OpticsConfig()).build()
     side = window + 2 * REACH
     extent = (side, side)
     stacked = stack(list(materials.values()))
     cells = np.maximum(most_cells(list(materials.values()), extent), generic_cells(extent))
     table = jnp.asarray(class_table(materials, classes))
-    cross = jnp.asarray(cross_section_table(BASE_ENERGY, scene.inner, scene.outer), jnp.float32)
+    cross = jnp.asarray(cross_section_table(lens.energy, scene.inner, scene.outer), jnp.float32)
     n_max = int(0.48 * side**2)  # the densest crystal has 0.4 atoms per Å²
     disorder = Disorder(
         vacancies=scene.vacancies,
@@ -125,6 +137,7 @@ def make_draw(
         bank = prism.make_bank(
             jax.random.key(0),
             scene,
+            lens,
             materials,
             np.asarray(table),
             specimens,
@@ -133,7 +146,7 @@ def make_draw(
         )
 
         return jax.tree_util.Partial(
-            functools.partial(_draw_dynamical, scene, len(classes), batch), bank
+            functools.partial(_draw_dynamical, scene, lens, len(classes), batch), bank
         )
 
     def one(key: jax.Array) -> dict[str, jax.Array]:
@@ -157,7 +170,7 @@ def make_draw(
         exponent, own = _brightness(k_gain, scene, layer)
         shine = (cross / cross[6]) ** exponent * own
         weights = shine[atoms.numbers] * atoms.occupancy
-        expose = _linear(scene, atoms.positions[:, :2] - side / 2, weights)
+        expose = _linear(scene, lens, atoms.positions[:, :2] - side / 2, weights)
         image, where = record(k_image, scene, expose)
         found = columns(atoms)
         kind = labels[found.numbers]
@@ -170,7 +183,7 @@ def make_draw(
 
 
 def _draw_dynamical(
-    scene: SceneConfig, k: int, batch: int, bank: Bank, key: jax.Array
+    scene: SceneConfig, lens: Optics, k: int, batch: int, bank: Bank, key: jax.Array
 ) -> dict[str, jax.Array]:
     """A batch of images of the specimens of a bank."""
     from emjax.data.synthetic_prism import exposure
@@ -180,7 +193,7 @@ def _draw_dynamical(
         index = jax.random.randint(k_index, (), 0, bank.xy.shape[0])
         turn = jax.random.uniform(k_turn, maxval=2 * np.pi)
         offset = jax.random.uniform(k_place, (2,), minval=-1.0, maxval=1.0)
-        expose, xy = exposure(bank, index, turn, offset, scene)
+        expose, xy = exposure(bank, index, turn, offset, scene, lens)
         image, where = record(k_image, scene, expose)
         kind = bank.kind[index]
         heat, species = _labels(where(xy), kind, kind >= 0, scene, k)
@@ -200,7 +213,7 @@ def _brightness(
     return exponent, jnp.exp(gain * jax.random.normal(b, (99,)))
 
 
-def _linear(scene: SceneConfig, xy: jax.Array, weights: jax.Array) -> Expose:
+def _linear(scene: SceneConfig, lens: Optics, xy: jax.Array, weights: jax.Array) -> Expose:
     """The linear image of atoms at `xy` (about the middle)."""
     # grids are static, pixel sizes are drawn: so all lengths are scaled to a fixed pixel instead
     grid = Grid((NATIVE, NATIVE), (scene.sampling, scene.sampling))
@@ -208,7 +221,7 @@ def _linear(scene: SceneConfig, xy: jax.Array, weights: jax.Array) -> Expose:
     def expose(key: jax.Array, pixel: jax.Array, shift: jax.Array) -> jax.Array:
         scale = scene.sampling / pixel
         form = spectrum((xy + NATIVE * pixel / 2) * scale, weights, grid)
-        probe = transfer(random_optics(key, scene, scale), grid)
+        probe = transfer(random_optics(key, scene, lens, scale), grid)
         return sample_lines(form * probe, grid, shift * scale)
 
     return expose

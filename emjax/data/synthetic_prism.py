@@ -2,7 +2,8 @@
 
 A bank of random specimens is sent through multislice once, before the training. Inside the step,
 one specimen's matrix makes the image for any probe, position, rotation and pixel size
-(`simulators.prism`), so no two images are alike. A specimen costs some 4 MB.
+(`simulators.prism`), so no two images are alike. A specimen costs some 10 MB. The beam energy is
+that of the optics; resolutions vary with the aperture.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from simulators.atoms import make_atoms, wrapped
 from simulators.detectors import Annular
 from simulators.electron import wavelength
 from simulators.grid import ANTIALIAS_CUTOFF, Grid
+from simulators.optics import Optics
 from simulators.phonons import snapshot
 from simulators.potential import project
 from simulators.prism import Gram, beams_in, gram, image_series
@@ -29,8 +31,6 @@ from simulators.specimens import Disorder, Material, columns, generic, random_cr
 from simulators.specimens.materials import LAYER_DEPTH
 from simulators.tree import pytree, replace, static
 
-ENERGY = 80e3
-"""Beam energy of the bank [eV]; resolutions vary with the aperture."""
 LAYERS = 10
 """Most periods of a crystal along the beam."""
 
@@ -46,8 +46,8 @@ class Bank:
         Columns, Å from the middle of the box.
     kind : int [n, m]
         Class; -1 where there is no column to find.
-    semiangle : float, static
-        mrad; the beams are those of `prism.beams_in`.
+    semiangle, energy : float, static
+        mrad and eV; the beams are those of `prism.beams_in`.
     grid : Grid, static
     """
 
@@ -55,12 +55,14 @@ class Bank:
     xy: Any
     kind: Any
     semiangle: float = static()
+    energy: float = static()
     grid: Grid = static()
 
 
 def make_bank(
     key: jax.Array,
     scene: SceneConfig,
+    optics: Optics,
     materials: Mapping[str, Material],
     labels: np.ndarray,
     count: int,
@@ -78,9 +80,10 @@ def make_bank(
     """
     window = scene.patch * scene.sampling
     box = float(np.hypot(window, window) + 3.0) if box is None else box
-    pixel = ANTIALIAS_CUTOFF * wavelength(ENERGY) * 1e3 / (2 * 4 / 3 * scene.outer)
+    pixel = ANTIALIAS_CUTOFF * wavelength(optics.energy) * 1e3 / (2 * 4 / 3 * scene.outer)
     side = scipy.fft.next_fast_len(int(np.ceil(box / pixel)))
     grid = Grid.over((box, box), shape=(side, side))
+    semiangle = optics.semiangle * scene.semiangle[1]
     detector = [Annular(scene.inner, scene.outer)]
     known, n_max = list(materials.values()), int(0.48 * box**2)
     entries, matrix = [], None
@@ -97,13 +100,15 @@ def make_bank(
         flat = random_crystal(
             jax.random.fold_in(one, 2), chosen, (box, box), n_max=n_max, disorder=disorder
         )
-        found = columns(flat)
-        kind = np.where(np.asarray(found.present), labels[index][np.asarray(found.numbers)], -1)
         layer = not unnamed and chosen.lattice.height == LAYER_DEPTH
+        # a layer is seen where its atoms are, a thick crystal where they are on average
+        shown = snapshot(jax.random.fold_in(one, 3), flat) if layer else flat
+        found = columns(flat, shown=shown)
+        kind = np.where(np.asarray(found.present), labels[index][np.asarray(found.numbers)], -1)
         periods = 1 if layer else int(rng.integers(1, LAYERS + 1))
-        thick = wrapped(snapshot(jax.random.fold_in(one, 3), _thick(flat, periods)))
+        thick = wrapped(snapshot(jax.random.fold_in(one, 4), _thick(shown, periods)))
         potential = project(thick, grid, 2.4 if layer else 2.0)
-        matrix = gram(potential, ENERGY, scene.semiangle[1], detector)
+        matrix = gram(potential, optics.energy, semiangle, detector)
         xy = np.asarray(found.xy, np.float32) - box / 2
         entries.append((np.asarray(matrix.matrices[0]), xy, kind))
         if progress is not None:
@@ -111,7 +116,7 @@ def make_bank(
     if matrix is None:
         raise ValueError("a bank needs at least one specimen")
     matrices, xy, kind = (jnp.asarray(np.stack(leaf)) for leaf in zip(*entries, strict=True))
-    return Bank(matrices, xy, kind, scene.semiangle[1], grid)
+    return Bank(matrices, xy, kind, semiangle, optics.energy, grid)
 
 
 def _thick(flat: Any, periods: int) -> Any:
@@ -130,7 +135,12 @@ def _thick(flat: Any, periods: int) -> Any:
 
 
 def exposure(
-    bank: Bank, index: jax.Array, turn: jax.Array, offset: jax.Array, scene: SceneConfig
+    bank: Bank,
+    index: jax.Array,
+    turn: jax.Array,
+    offset: jax.Array,
+    scene: SceneConfig,
+    lens: Optics,
 ) -> tuple[Expose, jax.Array]:
     """The image of specimen `index` for `record`, and its columns [m, 2] in the scan's axes.
 
@@ -139,16 +149,16 @@ def exposure(
     turn : rotation of the scan, rad.
     offset : (x, y) of the scan's middle from that of the box, Å.
     """
-    beams = beams_in(bank.grid, ENERGY, bank.semiangle)
-    matrix = Gram(bank.matrices[index][None], beams, bank.grid, ENERGY, (0.0, 0.0))
+    beams = beams_in(bank.grid, bank.energy, bank.semiangle)
+    matrix = Gram(bank.matrices[index][None], beams, bank.grid, bank.energy, (0.0, 0.0))
     middle = jnp.asarray(bank.grid.extent[::-1]) / 2 + offset
     c, s = jnp.cos(turn), jnp.sin(turn)
     axes = jnp.stack([jnp.stack([c, s]), jnp.stack([-s, c])])
 
     def expose(key: jax.Array, pixel: jax.Array, shift: jax.Array) -> jax.Array:
-        optics = random_optics(key, scene)
+        optics = random_optics(key, scene, lens)
         optics = replace(
-            optics, energy=ENERGY, semiangle=jnp.minimum(optics.semiangle, bank.semiangle)
+            optics, energy=bank.energy, semiangle=jnp.minimum(optics.semiangle, bank.semiangle)
         )
         series = blurred(image_series(matrix, optics), optics.source_size)
         half = jnp.full(2, NATIVE / 2) * pixel

@@ -29,27 +29,39 @@ Expose = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 displaced by `shift` [NATIVE, 2] Å, of a specimen whose middle is the middle of the scan."""
 
 
-def random_optics(key: jax.Array, scene: SceneConfig, scale: jax.Array | float = 1.0) -> Optics:
-    """A random probe, in a space whose lengths are `scale` times those of the microscope."""
+def random_optics(
+    key: jax.Array, scene: SceneConfig, optics: Optics, scale: jax.Array | float = 1.0
+) -> Optics:
+    """A random probe about `optics`, with all lengths multiplied by `scale`."""
     k_beam, k_size, k_turn, k_source = jax.random.split(key, 4)
     beam = jax.random.uniform(k_beam, (2,))
     (e0, e1), (a0, a1) = scene.energy, scene.semiangle
     size, turn = jax.random.normal(k_size, (5,)), 2 * jnp.pi * jax.random.uniform(k_turn, (3,))
     source = jax.random.uniform(k_source, minval=scene.source_size[0], maxval=scene.source_size[1])
-    source = jnp.sqrt(source**2 + (FWHM * THERMAL) ** 2)
+    source = jnp.sqrt((source * optics.source_size) ** 2 + (FWHM * THERMAL) ** 2)
+    two = _sum((optics.C12, 2 * optics.phi12), (scene.C12 * size[1], turn[0]))
+    coma = _sum((optics.C21, optics.phi21), (scene.C21 * size[2], turn[1]))
+    three = _sum((optics.C23, 3 * optics.phi23), (scene.C23 * size[3], turn[2]))
     return Optics(
-        energy=e0 + (e1 - e0) * beam[0],
-        semiangle=(a0 + (a1 - a0) * beam[1]) / scale,
-        C10=scene.defocus * size[0] * scale**2,
-        C12=scene.C12 * size[1] * scale**2,
-        phi12=turn[0],
-        C21=scene.C21 * size[2] * scale**3,
-        phi21=turn[1],
-        C23=scene.C23 * size[3] * scale**3,
-        phi23=turn[2],
-        C30=scene.C30 * size[4] * scale**4,
+        energy=optics.energy * (e0 + (e1 - e0) * beam[0]),
+        semiangle=optics.semiangle * (a0 + (a1 - a0) * beam[1]) / scale,
+        C10=(optics.C10 + scene.defocus * size[0]) * scale**2,
+        C12=two[0] * scale**2,
+        phi12=two[1] / 2,
+        C21=coma[0] * scale**3,
+        phi21=coma[1],
+        C23=three[0] * scale**3,
+        phi23=three[1] / 3,
+        C30=(optics.C30 + scene.C30 * size[4]) * scale**4,
         source_size=source * scale,
     )
+
+
+def _sum(*polar: tuple) -> tuple[jax.Array, jax.Array]:
+    """Magnitude and angle of a sum of vectors, each (magnitude, angle)."""
+    x = sum(size * jnp.cos(angle) for size, angle in polar)
+    y = sum(size * jnp.sin(angle) for size, angle in polar)
+    return jnp.hypot(x, y), jnp.arctan2(y, x)
 
 
 def record(

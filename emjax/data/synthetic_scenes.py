@@ -1,8 +1,10 @@
 """Held-out images by multislice, with exact labels: what a network of atom columns is judged on.
 
-Nothing here is shared with the training images but the noise model: other specimens (periodic
-supercells with defects placed by hand), the full dynamical image instead of the linear one, another
-background. One scattering matrix a specimen serves any number of images (`simulators.prism`).
+What differs from the training images: the full dynamical image of a thermal snapshot instead of the
+linear one, periodic supercells with defects placed by hand (most of kinds that are not trained),
+thick crystals, another background. What is the same: lattices of `MATERIALS`, the ring's inner
+angle, the models of line distortions and noise. One scattering matrix a specimen serves any number
+of images (`simulators.prism`).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 import scipy.fft
 from ase.data import chemical_symbols
 
-from emjax.data.synthetic import OTHER
+from emjax.data.synthetic import OTHER, UNLABELLED
 from simulators import tree
 from simulators.atoms import Atoms, wrapped
 from simulators.detectors import Annular
@@ -36,8 +38,6 @@ PIXELS = (0.1, 0.15, 0.2, 0.25, 0.3)
 """Å per pixel of the images, in turn."""
 FIELD = 16.0
 """Side of the images [Å]."""
-UNLABELLED = ("H", "He", "Li", "Be", "O")
-"""Columns of these alone cannot be seen beside others and are not asked for."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,12 @@ def validation_specimens() -> list[Specimen]:
     ws2 = substitute(_cell("ws2", (5, 3, 1)), (6.0, 6.0), "Mo", symbol="W")
     ws2 = remove(ws2, (13.0, 14.0), symbol="S")
     wse2 = remove(_cell("wse2", (5, 3, 1)), (5.0, 12.0), symbol="Se")
+    wse2 = substitute(wse2, (12.0, 5.0), "S", symbol="Se", count=2)
     return [
         _flat("graphene", "Si, vacancy", carbon),
         _flat("MoS2", "W, vacancies", mos2),
         _flat("WS2", "Mo, S vacancy", ws2),
-        _flat("WSe2", "Se vacancy", wse2),
+        _flat("WSe2", "Se vacancy, S pair", wse2),
         _thick("SrTiO3", "none", _cell("srtio3", (3, 3, 6))),
         _thick("Si [110]", "none", _cell("silicon110", (3, 2, 10))),
         _thick("rutile", "none", _cell("rutile001", (3, 3, 8)), named=False),
@@ -256,6 +257,7 @@ def render(
     total = clean / clean.max() + rng.uniform(*part.background) * _unevenness(rng, n)
     rate = dose * total / total.max() * gain[:, None]
     noise = PoissonReadout(sigma=part.readout)
+    clean = rate
     noisy = np.asarray(noise.sample(k_noise, np.maximum(rate, 0).astype(np.float32)))
     truth = _truth(specimen, classes, origin, matrix2, pixel, n, shift)
     detail = f"{specimen.defect}; {dose:.0f} e at the brightest pixel; {pixel:g} Å/px"
@@ -305,6 +307,12 @@ def _class(symbol: str, named: bool, classes: Sequence[str]) -> int:
     return list(classes).index(symbol if named else OTHER)
 
 
+def nameable(specimen: Specimen, classes: Sequence[str]) -> bool:
+    """Whether every column of a specimen has a class."""
+    symbols = {chemical_symbols[z] for z in np.unique(specimen.atoms.numbers)} - set(UNLABELLED)
+    return symbols <= set(classes) if specimen.named else OTHER in classes
+
+
 def scenes(
     key: jax.Array,
     specimens: Sequence[Specimen],
@@ -325,14 +333,16 @@ def scenes(
     parts : kinds of conditions.
     progress : called with (specimens done, specimens).
     """
-    result, pixels = [], itertools.cycle(PIXELS)
+    result = []
     for number, specimen in enumerate(specimens):
         specimen = frozen(jax.random.fold_in(key, number), specimen)
         matrix = scattering(specimen)
         for index, part in enumerate(parts):
             for image in range(each):
                 one = jax.random.fold_in(jax.random.fold_in(key, number), 1000 * index + image)
-                result.append(render(one, specimen, matrix, part, classes, next(pixels)))
+                # pixel sizes alike in every family and part: methods may be tuned for them
+                pixel = PIXELS[(2 * image + index) % len(PIXELS)]
+                result.append(render(one, specimen, matrix, part, classes, pixel))
         if progress is not None:
             progress(number + 1, len(specimens))
     return result

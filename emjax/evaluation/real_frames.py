@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,23 @@ def read_frames(path: str | Path) -> dict[str, tuple[np.ndarray, float, np.ndarr
     if not frames:
         raise ValueError(f"{path} holds no image: arrays {sorted(arrays)}")
     return frames
+
+
+def find_frames(path: str) -> str:
+    """The npz of real frames to judge on: `path`, or that of the reference data, or "".
+
+    Reference data are looked for below the folder that EMJAX_SHARED names.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : `path` is given and is no such file.
+    """
+    if path:
+        read_frames(path)
+        return path
+    shared = os.environ.get("EMJAX_SHARED", "")
+    found = Path(shared) / "data/real/stem_graphene/frames.npz"
+    return str(found) if shared and found.is_file() else ""
 
 
 def judge_frames(model: Model, path: str | Path, *, margin: float = 0.8) -> list[RealFrame]:

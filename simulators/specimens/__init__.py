@@ -12,6 +12,7 @@ in a file of its own and a line in `SPECIMENS`.
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable
 
@@ -41,6 +42,7 @@ __all__ = [
     "Lattice",
     "Material",
     "columns",
+    "find_material",
     "generic",
     "generic_cells",
     "make_lattice",
@@ -67,6 +69,16 @@ MATERIALS: dict[str, Material] = {
     "rutile001": material(rutile001("Ti"), vacancies=("Ti",)),
 }
 """Crystals by name."""
+
+
+def find_material(name: str) -> Material:
+    """An entry of `MATERIALS`; ValueError with a suggestion where there is none."""
+    if name not in MATERIALS:
+        close = difflib.get_close_matches(name, MATERIALS, n=3, cutoff=0.4)
+        hint = "Did you mean" if close else "There are"
+        raise ValueError(f"no material {name!r}. {hint}: {', '.join(close or MATERIALS)}")
+    return MATERIALS[name]
+
 
 SPECIMENS: dict[str, Callable[..., Atoms]] = {
     name: functools.partial(

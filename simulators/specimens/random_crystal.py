@@ -185,6 +185,11 @@ def random_crystal(
 
     rate = 10.0 ** jax.random.uniform(keys[5], (2,), minval=-2.0, maxval=0.0)
     dice = jax.random.uniform(keys[6], (2, n_max))
+    # half of the scenes lose whole columns, the others single atoms of them
+    apart = positions[None, :, :2] - positions[:, None, :2]
+    partner = jnp.argmax(jnp.square(apart).sum(-1) < 0.01, axis=1)
+    whole = jax.random.uniform(jax.random.fold_in(keys[6], 1)) < 0.5
+    dice = dice.at[0].set(jnp.where(whole, dice[0][partner], dice[0]))
     chance = disorder.vacancies * rate[0] * jnp.asarray(material.vacancy)[sites]
     keep &= dice[0] >= chance
     new = jnp.asarray(material.substitute)[sites]
