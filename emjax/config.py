@@ -131,9 +131,9 @@ class SceneConfig:
     """Largest uneven background, in units of the brightest column; mostly much less."""
     pedestal: float = 0.5
     """Largest even background, likewise."""
-    vacancies: float = 0.1
-    """Largest chance of a vacancy on a site."""
-    substitutions: float = 0.15
+    vacancies: float = 0.3
+    """Largest chance of a vacancy on a site (log-uniform over two decades below)."""
+    substitutions: float = 0.2
     """Largest chance of a substitution on a site."""
     boundary: float = 0.15
     """Chance of a grain boundary in an image."""

@@ -28,7 +28,7 @@ class Config:
     """The microscope; training images scatter about it."""
     scene: SceneConfig = field(default_factory=SceneConfig)
     """The training images."""
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(steps=4500, learning_rate=4e-3))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(steps=5000, learning_rate=4e-3))
     """The optimiser."""
     materials: tuple[str, ...] = ("graphene", "mos2", "ws2", "wse2", "srtio3", "silicon110")
     """Crystals of the training (names in simulators.specimens.MATERIALS)."""

@@ -121,6 +121,8 @@ def _grams(scattered: jax.Array, weights: jax.Array) -> jax.Array:
 def image_series(matrices: Gram, optics: Optics) -> Series:
     """Images of all detectors for one probe, as Fourier series [detectors, my, mx].
 
+    In NumPy, without compiling anything, where the matrices are NumPy arrays and the optics known.
+
     The source size is not in it (see `series.blurred`).
 
     Raises
@@ -141,9 +143,11 @@ def image_series(matrices: Gram, optics: Optics) -> Series:
             )
     ny, nx = grid.shape
     y, x = (np.asarray(matrices.beams)[:, axis] for axis in (0, 1))
-    everything = jnp.asarray(probe_coefficients(optics, grid))
+    everything = probe_coefficients(optics, grid)
+    if not (isinstance(matrices.matrices, np.ndarray) and isinstance(everything, np.ndarray)):
+        everything = jnp.asarray(everything)
     c = everything[y % ny, x % nx].astype(matrices.matrices.dtype)
-    outside = jnp.sum(jnp.abs(everything) ** 2) - jnp.sum(jnp.abs(c) ** 2)
+    outside = (abs(everything) ** 2).sum() - (abs(c) ** 2).sum()
     if not isinstance(outside, jax.core.Tracer) and float(outside) > 1e-3:
         raise ValueError(
             "the probe's aperture is larger than the one whose beams were computed: "
@@ -155,6 +159,15 @@ def image_series(matrices: Gram, optics: Optics) -> Series:
     column = x[None, :] - x[:, None] + 2 * reach_x
     pairs = matrices.matrices * (c[:, None] * c.conj()[None, :])[None]
     shape = (4 * reach_y + 1, 4 * reach_x + 1)
+    if isinstance(pairs, np.ndarray):
+        order = (row * shape[1] + column).ravel()
+        sums = [
+            np.bincount(order, part.ravel(), shape[0] * shape[1])
+            for matrix in pairs
+            for part in (matrix.real, matrix.imag)
+        ]
+        both = np.reshape(sums, (-1, 2, *shape))
+        return Series((both[:, 0] + 1j * both[:, 1]).astype(pairs.dtype), grid.extent)
     flat = jnp.zeros((pairs.shape[0], shape[0] * shape[1]), pairs.dtype)
     flat = flat.at[:, (row * shape[1] + column).ravel()].add(pairs.reshape(pairs.shape[0], -1))
     return Series(flat.reshape(-1, *shape), grid.extent)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simulators.backend import array_module
 from simulators.tree import pytree
 
 
@@ -109,10 +110,11 @@ def displaced(xy: jax.Array, shift: jax.Array, sampling: Any, width: float = 0.3
         that (0.3 Å for columns of 0.42 Å) gives the place that a least-squares fit finds. Both
         exact for a Gaussian blob, to first order in the displacements.
     """
-    lines = jnp.arange(shift.shape[0]) * sampling
+    xp = array_module(xy, shift, sampling)
+    lines = xp.arange(shift.shape[0]) * sampling
     gap = (xy[:, 1:] - lines[None]) / width
-    far = jnp.square(gap) - jnp.square(gap).min(axis=1, keepdims=True)
-    bright = jnp.exp(-0.5 * far)  # outside the scan: its nearest lines
-    flanks = bright * (jnp.square(gap) + 1e-6)
+    far = xp.square(gap) - xp.square(gap).min(axis=1, keepdims=True)
+    bright = xp.exp(-0.5 * far)  # outside the scan: its nearest lines
+    flanks = bright * (xp.square(gap) + 1e-6)
     weights = (w / w.sum(axis=1, keepdims=True) for w in (bright, flanks))
-    return xy - jnp.stack([w @ shift[:, i] for i, w in enumerate(weights)], axis=1)
+    return xy - xp.stack([w @ shift[:, i] for i, w in enumerate(weights)], axis=1)

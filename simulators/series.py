@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simulators.backend import is_concrete
+from simulators.backend import array_module, is_concrete
 from simulators.linear import FWHM
 from simulators.tree import pytree, static
 
@@ -21,6 +21,9 @@ from simulators.tree import pytree, static
 @pytree
 class Series:
     """I(r) = Re Σ_h F_h exp(2πi k_h·r).
+
+    With NumPy coefficients `read_raster` computes in NumPy: single images of many shapes, of which
+    none is worth a compilation.
 
     Attributes
     ----------
@@ -43,11 +46,12 @@ class Series:
 
 def blurred(series: Series, source_size: Any) -> Series:
     """Seen with a Gaussian source of this full width at half maximum [Å]."""
+    xp = array_module(series.coefficients, source_size)
     ky, kx = series.frequencies()
-    k2 = jnp.asarray(ky[:, None] ** 2 + kx[None, :] ** 2, series.coefficients.real.dtype)
-    damping = jnp.exp(-2 * jnp.pi**2 * (source_size / FWHM) ** 2 * k2)
+    k2 = xp.asarray(ky[:, None] ** 2 + kx[None, :] ** 2, series.coefficients.real.dtype)
+    damping = xp.exp(-2 * np.pi**2 * (source_size / FWHM) ** 2 * k2)
     lead = tuple(range(series.coefficients.ndim - 2))
-    return Series(series.coefficients * jnp.expand_dims(damping, lead), series.extent)
+    return Series(series.coefficients * xp.expand_dims(damping, lead), series.extent)
 
 
 def read_at(series: Series, positions: Any) -> jax.Array:
@@ -94,6 +98,8 @@ def read_raster(
     rows = _cis(lines, series)
     columns = _cis(np.arange(nx)[:, None] * along[None], series)
     weights = series.coefficients.reshape(*series.coefficients.shape[:-2], -1)
+    if isinstance(rows, np.ndarray):  # as matrix products, which einsum does not make of it
+        return ((weights[..., None, :] * rows) @ columns.T).real
     return jnp.einsum(
         "...k,yk,xk->...yx", weights, rows, columns, precision="highest", optimize="optimal"
     ).real
@@ -106,6 +112,9 @@ def _waves(x: Any, k: np.ndarray, series: Series) -> jax.Array:
 
 def _cis(turns: Any, series: Series) -> jax.Array:
     """exp(2πi turns), of turns reduced before they lose digits."""
-    xp = np if isinstance(turns, np.ndarray) else jnp
-    phase = jnp.asarray(2 * np.pi * (turns - xp.round(turns)), series.coefficients.real.dtype)
+    known = isinstance(turns, np.ndarray)
+    phase = 2 * np.pi * (turns - (np if known else jnp).round(turns))
+    if known and isinstance(series.coefficients, np.ndarray):
+        return np.exp(1j * phase).astype(series.coefficients.dtype)
+    phase = jnp.asarray(phase, series.coefficients.real.dtype)
     return jax.lax.complex(jnp.cos(phase), jnp.sin(phase))

@@ -212,7 +212,8 @@ def scattering(specimen: Specimen, inner: float = 65.0) -> Gram:
     shown = still if specimen.shown is None else specimen.shown
     potential = project(wrapped(shown), grid, specimen.slice_thickness)
     detector = Annular(inner, specimen.outer)
-    return gram(potential, specimen.energy, specimen.semiangle, [detector])
+    matrix = gram(potential, specimen.energy, specimen.semiangle, [detector])
+    return jax.tree.map(np.asarray, matrix)  # images are then made without compiling
 
 
 def render(
@@ -295,7 +296,7 @@ def _truth(
     kind = np.tile(kind, len(steps))
     scan = (every - origin) @ axes.T
     near = (kind >= 0) & (scan > -1.5).all(1) & (scan < n * pixel + 1.5).all(1)
-    seen = np.asarray(displaced(scan[near].astype(np.float32), shift.astype(np.float32), pixel))
+    seen = displaced(scan[near], shift, pixel)
     points = np.concatenate([seen / pixel, kind[near, None]], axis=1)
     inside = (points[:, :2] > -0.5).all(1) & (points[:, :2] < n - 0.5).all(1)
     return points[inside]

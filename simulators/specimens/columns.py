@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from simulators.atoms import Atoms
+from simulators.backend import array_module
 from simulators.tree import pytree
 
 TOLERANCE = 0.3
@@ -56,19 +54,20 @@ def columns(
         The same atoms where they really are (a thermal snapshot): which atoms make a column is
         decided by `atoms`, where the column is by these.
     """
-    xy = jnp.asarray(atoms.positions)[:, :2]
-    there = (jnp.asarray(atoms.occupancy) > 0) & (jnp.asarray(atoms.numbers) > 0)
+    xp = array_module(atoms, shown)
+    xy = xp.asarray(atoms.positions)[:, :2]
+    there = (xp.asarray(atoms.occupancy) > 0) & (xp.asarray(atoms.numbers) > 0)
     apart = xy[None, :, :] - xy[:, None, :]
     if periodic:
-        sides = jnp.asarray(atoms.cell, xy.dtype)[None, None, :2]
-        apart = apart - sides * jnp.round(apart / sides)
-    near = (jnp.square(apart).sum(-1) < tolerance**2) & there[None, :] & there[:, None]
+        sides = xp.asarray(atoms.cell, xy.dtype)[None, None, :2]
+        apart = apart - sides * xp.round(apart / sides)
+    near = (xp.square(apart).sum(-1) < tolerance**2) & there[None, :] & there[:, None]
     count = near.sum(1)
-    mean = xy + jnp.where(near[..., None], apart, 0).sum(1) / jnp.maximum(count, 1)[:, None]
+    mean = xy + xp.where(near[..., None], apart, 0).sum(1) / xp.maximum(count, 1)[:, None]
     if shown is not None:
-        moved = jnp.asarray(shown.positions)[:, :2] - xy
-        mean = mean + near.astype(xy.dtype) @ moved / jnp.maximum(count, 1)[:, None]
-    heaviest = jnp.where(near, jnp.asarray(atoms.numbers)[None, :], 0).max(1)
-    index = jnp.arange(atoms.n)
-    first = jnp.where(near, index[None, :], atoms.n).min(1) == index
-    return Columns(jax.lax.stop_gradient(mean), heaviest, count, there & first)
+        moved = xp.asarray(shown.positions)[:, :2] - xy
+        mean = mean + near.astype(xy.dtype) @ moved / xp.maximum(count, 1)[:, None]
+    heaviest = xp.where(near, xp.asarray(atoms.numbers)[None, :], 0).max(1)
+    index = xp.arange(atoms.n)
+    first = xp.where(near, index[None, :], atoms.n).min(1) == index
+    return Columns(mean, heaviest, count, there & first)

@@ -217,7 +217,7 @@ def test_the_tuned_detector_finds_easy_columns_and_their_species(settings):
     for one in tuned:
         np.testing.assert_array_equal(one.columns["x"], one.columns["x_fit"])
         np.testing.assert_array_equal(one.columns["y"], one.columns["y_fit"])
-    default = ev.score(ev.run_default(tests), tests)
+    default = ev.score(ev.run_default(tests, tests), tests)
     assert 0.8 < default.f1 <= 1
 
 
