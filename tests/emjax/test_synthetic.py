@@ -14,7 +14,7 @@ from emjax.config import SceneConfig
 from emjax.data.synthetic import OTHER, class_table, make_draw
 from simulators.specimens import MATERIALS
 
-CLASSES = ("C", "S", "Mo", OTHER)
+CLASSES = ("C", "S", "Mo", "Se", "W", OTHER)
 BATCH, PATCH = 6, 48
 EASY = SceneConfig(
     patch=PATCH,
@@ -22,7 +22,7 @@ EASY = SceneConfig(
     **dict.fromkeys(("readout", "jitter", "line_gain", "shear", "background", "pedestal"), 0.0),
     **dict.fromkeys(("vacancies", "substitutions", "boundary", "edge", "generic"), 0.0),
     **dict.fromkeys(("gain", "gain_layer"), 0.0),
-    source_size=(0.5, 0.8),
+    source_size=(0.7, 1.15),
     contrast_layer=(1.0, 1.0),
 )
 """MoS2 as it is in textbooks."""
@@ -183,12 +183,13 @@ def test_dose_raises_the_signal_above_the_noise():
 
 def test_classes_of_the_elements():
     materials = {name: MATERIALS[name] for name in ("mos2", "srtio3")}
-    table = class_table(materials, ("Mo", "S", "Sr", "Ti", OTHER))
+    table = class_table(materials, ("Mo", "S", "Sr", "Ti", "W", "Se", OTHER))
     assert table.shape == (3, 99)
     for row in table[:2]:
-        assert [row[z] for z in (42, 16, 38, 22)] == [0, 1, 2, 3]
-        assert (np.delete(row, [42, 16, 38, 22]) == -1).all(), "O, and whatever is no class"
-    assert (table[2, 9:] == 4).all()
+        named = [42, 16, 38, 22, 74, 34]
+        assert [row[z] for z in named] == [0, 1, 2, 3, 4, 5]
+        assert (np.delete(row, named) == -1).all(), "O, and whatever is no class"
+    assert (table[2, 9:] == 6).all()
     assert (table[2, :9] == -1).all(), "columns as light as O cannot be seen beside others"
 
 
@@ -197,6 +198,8 @@ def test_classes_that_cannot_be():
         class_table(MATERIALS, ("C", "Si"))
     with pytest.raises(ValueError, match="'Carbon' is no element"):
         class_table(MATERIALS, ("Carbon", OTHER))
+    with pytest.raises(ValueError, match="graphene has columns of Si, which the classes"):
+        class_table({"graphene": MATERIALS["graphene"]}, ("C", OTHER))
 
 
 @pytest.mark.parametrize(

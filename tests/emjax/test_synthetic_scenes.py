@@ -216,7 +216,7 @@ def elements(atoms) -> Counter:
 DEFECTS = {
     "Si, vacancy": ("graphene", {"C": -3, "Si": 2}, {"C": -3, "Si": 2}),
     "W, vacancies": ("mos2", {"Mo": -1, "W": 1, "S": -2}, {"Mo": -1, "W": 1, "S": -1}),
-    "Se vacancy": ("wse2", {"Se": -1}, {}),
+    "Se vacancy, S pair": ("wse2", {"Se": -3, "S": 2}, {"Se": -1, "S": 1}),
     "Mo, S vacancy": ("ws2", {"W": -1, "Mo": 1, "S": -1}, {"W": -1, "Mo": 1}),
     "Stone–Wales, vacancy": ("graphene", {"C": -1}, {"C": -1}),
     "Si pair, tetravacancy": ("graphene", {"C": -6, "Si": 2}, {"C": -6, "Si": 2}),
@@ -258,7 +258,11 @@ def test_every_specimen_has_the_defects_that_it_is_named_for(index):
 
 @pytest.mark.parametrize(
     ("defect", "element", "left", "of"),
-    [("half a Sr column missing", 38, 5, 10), ("Ti missing", 22, 5, 9), ("Se vacancy", 34, 1, 2)],
+    [
+        ("half a Sr column missing", 38, 5, 10),
+        ("Ti missing", 22, 5, 9),
+        ("Se vacancy, S pair", 34, 1, 2),
+    ],
 )
 def test_what_is_missing_is_missing_from_one_column(defect, element, left, of):
     (specimen,) = (s for s in SPECIMENS if s.defect == defect)
