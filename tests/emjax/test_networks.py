@@ -197,12 +197,12 @@ def test_pixel_norm_amplifies_vacuum_by_ten_at_most():
 # ---------------------------------------------------------------- U-Net
 
 
-def conv(a, b, size, *, bias=True):
-    return size**2 * a * b + b * bias
+def conv(a, b, size):
+    return size**2 * a * b + b
 
 
 def block(c):
-    return conv(c, c, 3, bias=False) + 2 * c + conv(c, c, 3)
+    return 2 * conv(c, c, 3)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def block(c):
 )
 def test_number_of_weights(inputs, outputs, widths, stem, blocks):
     a, c = widths[0], stem**2
-    expected = conv(inputs * c, a, 3) + 2 * a + conv(a, outputs * c, 1)
+    expected = conv(inputs * c, a, 3) + conv(a, outputs * c, 1)
     expected += sum(blocks * block(w) for w in widths)
     for small, large in itertools.pairwise(widths):
         expected += conv(small, large, 2) + conv(large, small, 1)
