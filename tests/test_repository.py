@@ -55,7 +55,7 @@ def test_the_readme_has_two_commands_that_stand_alone():
         assert "-c constraints.txt" in command
         assert len(re.sub(r"\\\n", "", command).strip().splitlines()) == 1, "one line to paste"
     assert commands["run"].strip().endswith(".venv/bin/emjax run locate_atoms --preset smoke")
-    assert commands["test"].strip().endswith(".venv/bin/pytest")
+    assert commands["test"].strip().endswith(".venv/bin/pytest -n 2")
 
 
 @pytest.mark.parametrize("name", ["run", "test"])
