@@ -15,7 +15,6 @@ from flax import nnx
 from emjax.models import build_network, load_model, save_model
 from emjax.networks import build, count, pure
 from emjax.networks.layers import (
-    PixelNorm,
     depth_to_space,
     pad_to_multiple,
     space_to_depth,
@@ -169,29 +168,6 @@ def test_padding_continues_the_lower_and_right_edge():
     np.testing.assert_array_equal(padded[0, 3, :5, 0], x[0, 2, :, 0])
     np.testing.assert_array_equal(padded[0, :3, 7, 0], x[0, :, 4, 0])
     assert pad_to_multiple(padded, 4)[0] is padded
-
-
-def test_pixel_norm():
-    norm = PixelNorm(6)
-    x = np.random.default_rng(1).normal(2.0, 3.0, (2, 4, 5, 6)).astype(np.float32)
-    y = np.asarray(norm(jnp.asarray(x)))
-    np.testing.assert_allclose(y.mean(-1), 0, atol=1e-5)
-    centred = x - x.mean(-1, keepdims=True)
-    np.testing.assert_allclose(
-        y, centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-2), rtol=1e-4, atol=1e-5
-    )
-    # a pixel at a time: the rest of the picture does not matter
-    np.testing.assert_allclose(norm(jnp.asarray(x[:, 1:2, 2:3])), y[:, 1:2, 2:3], atol=1e-6)
-
-
-def test_pixel_norm_amplifies_vacuum_by_ten_at_most():
-    norm = PixelNorm(4)
-    for scale in (0.0, 1e-6, 1e-3, 1.0):
-        x = jnp.asarray([[[[1.0, -1.0, 0.5, -0.5]]]]) * scale
-        jacobian = jax.jacobian(lambda v: norm(v).ravel())(x).reshape(4, 4)
-        assert np.isfinite(jacobian).all()
-        assert np.linalg.norm(jacobian, 2) < 10.0 + 1e-3
-    assert np.linalg.norm(jacobian, 2) < 2
 
 
 # ---------------------------------------------------------------- U-Net
