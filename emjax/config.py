@@ -108,7 +108,7 @@ class SceneConfig:
     C30: float = 1e4
     """Standard deviation of the spherical aberration [Å]."""
     source_size: tuple[float, float] = (0.4, 1.5)
-    """Full width at half maximum of the source with vibrations, likewise."""
+    """Source with vibrations, full width at half maximum in units of that of the optics."""
     contrast: tuple[float, float] = (0.6, 1.25)
     """Exponent on the elements' cross-sections in crystals, which channelling changes."""
     contrast_layer: tuple[float, float] = (0.9, 1.1)

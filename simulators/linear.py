@@ -29,6 +29,11 @@ FWHM = 2 * np.sqrt(2 * np.log(2))
 """Full width at half maximum of a Gaussian of σ = 1."""
 
 
+def _check_ring(inner: float, outer: float | None) -> None:
+    if outer is None or not 0 <= inner < outer:
+        raise ValueError(f"the ring needs 0 <= inner < outer [mrad], got {inner} and {outer}")
+
+
 @functools.cache
 def cross_section(
     element: int, energy: float, inner: float, outer: float, parametrization: str = "lobato"
@@ -40,8 +45,7 @@ def cross_section(
     ValueError
         Angles that make no ring, an unknown element or parametrization.
     """
-    if outer is None or not 0 <= inner < outer:
-        raise ValueError(f"the ring needs 0 <= inner < outer [mrad], got {inner} and {outer}")
+    _check_ring(inner, outer)
     lam = wavelength(float(energy))
     k = np.linspace(inner, outer, 400) * 1e-3 / lam
     f2 = scattering_factor(element, k**2, parametrization) ** 2
@@ -65,8 +69,7 @@ def phase_cross_section(
     ValueError
         Angles that make no ring, an unknown element or parametrization.
     """
-    if outer is None or not 0 <= inner < outer:
-        raise ValueError(f"the ring needs 0 <= inner < outer [mrad], got {inner} and {outer}")
+    _check_ring(inner, outer)
     n, pixel = 512, 0.02
     grid = Grid((n, n), (pixel, pixel))
     factor = projected_scattering_factor(element, np.asarray(grid.k2()), parametrization)

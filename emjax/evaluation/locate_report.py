@@ -67,12 +67,11 @@ def _summary(result: Judgement) -> list[str]:
             "everything works here; its figures mean nothing."
         )
     for name, row in result.totals.items():
-        value, low, high = row.network
-        gain, g0, g1 = row.difference
+        value, gain = row.network[0], row.difference[0]
         lines.append(
-            f"{name}: F1 {value:.3f} [{low:.3f}, {high:.3f}] within a fifth of the column spacing, "
-            f"species right; the tuned classical detector {row.classical[0]:.3f} "
-            f"(difference {gain:+.3f} [{g0:+.3f}, {g1:+.3f}])."
+            f"{name}: F1 {value:.3f}{_interval(row, row.network)} within a fifth of the column "
+            f"spacing, species right; the tuned classical detector {row.classical[0]:.3f} "
+            f"(difference {gain:+.3f}{_interval(row, row.difference, '+')})."
         )
     for frame in result.real:
         if frame.strict is not None and frame.loose is not None:
@@ -83,12 +82,22 @@ def _summary(result: Judgement) -> list[str]:
     return lines
 
 
+def _interval(
+    row: ev.Row, value: tuple[float, float, float], sign: str = "", before: str = " "
+) -> str:
+    """Its 95 % interval in brackets; nothing where there are too few images for one."""
+    if row.images < FEW:
+        return ""
+    return f"{before}[{value[1]:{sign}.3f}, {value[2]:{sign}.3f}]"
+
+
 def _cards(result: Judgement) -> list[Card]:
     cards = [
         Card(
             f"F1, {name}",
             f"{row.network[0]:.3f}",
-            f"95 %: {row.network[1]:.3f} – {row.network[2]:.3f}; classical {row.classical[0]:.3f}",
+            f"classical {row.classical[0]:.3f}"
+            + _interval(row, row.network, before="; 95 % of ours "),
         )
         for name, row in result.totals.items()
     ]
