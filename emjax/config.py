@@ -132,7 +132,9 @@ class SceneConfig:
     pedestal: float = 0.5
     """Largest even background, likewise."""
     vacancies: float = 0.3
-    """Largest chance of a vacancy on a site (log-uniform over two decades below)."""
+    """Largest chance of a vacancy on a site (log-uniform over a decade below)."""
+    damage: float = 0.3
+    """Chance of a damaged spot in an image, where vacancies are common."""
     substitutions: float = 0.2
     """Largest chance of a substitution on a site."""
     boundary: float = 0.15

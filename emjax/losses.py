@@ -23,12 +23,13 @@ def column_loss(
     ----------
     apply : network ``(params, x[b, y, x, c]) -> logits [b, y, x, 1 + k]``.
     kind_weight : weight of the species.
-    peak_weight : pixels on a column count 1 + peak_weight times as much as those between.
+    peak_weight : pixels on a site count 1 + peak_weight times as much as those between, whether a
+        column is there or has gone: the network is to look, not to complete the lattice.
 
     Returns
     -------
     loss
-        Of batches with ``image``, ``heat`` [b, y, x] and ``species`` [b, y, x, k] as
+        Of batches with ``image``, ``heat`` and ``vacant`` [b, y, x] and ``species`` [b, y, x, k] as
         `data.synthetic` draws them: binary cross-entropy with the heat map (the minimum is the
         expected heat map, so a column whose place is uncertain becomes low and broad), and
         cross-entropy of the species near the columns.
@@ -39,7 +40,7 @@ def column_loss(
         heat, species = batch["heat"], batch["species"]
         place = binary_cross_entropy(logits[..., 0], heat)
         place = place - binary_entropy(heat)  # what is left is 0 for a perfect heat map
-        place = (place * (1 + peak_weight * heat)).mean()
+        place = (place * (1 + peak_weight * (heat + batch["vacant"]))).mean()
         kind = -(species * jax.nn.log_softmax(logits[..., 1:])).sum(-1)
         near = jnp.square(heat)
         kind = (kind * near).sum() / (near.sum() + 1)

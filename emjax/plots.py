@@ -21,7 +21,10 @@ import numpy as np
 from emjax.files import replacing
 
 # Bright enough for a grey micrograph, and apart for the common colour-vision deficiencies.
-SPECIES_COLOURS = ("#ffa62b", "#4cc9f0", "#ff6fae", "#5fe0a0", "#ffe45e", "#b9a2ff", "#ff7b54")
+SPECIES_COLOURS = (
+    *("#ffa62b", "#4cc9f0", "#ff6fae", "#5fe0a0", "#ffe45e", "#b9a2ff", "#ff7b54"),
+    *("#5b8cff", "#f2f2f2", "#b5cc3a"),
+)
 CLASS_COLOURS = ("#20242c", "#4cc9f0", "#ffa62b", "#ff6fae", "#5fe0a0", "#ffe45e", "#b9a2ff")
 ERROR_COLOUR = "#ff5a5f"  # for what was missed, or is not there
 # our name -> matplotlib's; "labels" is CLASS_COLOURS, repeated
@@ -203,7 +206,8 @@ def overlay_png(
     sampling : Å per pixel, a number or (y, x); None leaves the scale bar out.
     columns : structured array with fields x, y [px] and, where there are classes, species.
         None draws no rings.
-    classes : names of the species; the legend gives each name with its number of columns.
+    classes : names of the species; the legend gives those that there are columns of, with their
+        numbers.
     window : (black, white); percentiles of the picture if not given.
 
     Small pictures are enlarged (smoothly, about 1000 px on the long side), large ones are reduced
@@ -240,8 +244,10 @@ def overlay_png(
     if sampling is not None:
         fraction, label = scale_bar(nx, float(step[1]))
         _draw_bar(shown, fraction, label, letters)
-    if groups and any(name for name, _, _ in groups):
-        shown = _with_legend(shown, groups, letters, radius)
+    named = [group for group in groups if group[0]]
+    if named:
+        found = [group for group in named if len(group[2])]
+        shown = _with_legend(shown, found or named, letters, radius)
     path = Path(path)
     with replacing(path) as part:
         part.write_bytes(png_bytes(shown))

@@ -6,7 +6,7 @@ inside the training step by the linear model; validation and test are multislice
 specimens with other defects. The report compares with a Laplacian-of-Gaussian detector that is
 tuned for every kind of image.
 
-    emjax run locate_atoms --preset cpu      # about 10 minutes; expect F1 0.97 at 20 electrons
+    emjax run locate_atoms --preset cpu      # about 10 minutes; expect F1 0.98 at 20 electrons
     emjax run locate_atoms --preset smoke    # half a minute: does it run?
     emjax predict runs/locate_atoms IMAGE
 """

@@ -98,7 +98,8 @@ def make_draw(
     -------
     draw
         Of a dict: ``image`` [b, y, x, 2] as `normalise` makes it; ``heat`` [b, y, x], Gaussians of
-        height 1 on the columns; ``species`` [b, y, x, k], which of the classes a pixel belongs to.
+        height 1 on the columns; ``vacant`` [b, y, x], the same on sites that have lost their
+        column; ``species`` [b, y, x, k], which of the classes a pixel belongs to.
 
     Raises
     ------
@@ -126,6 +127,7 @@ def make_draw(
     disorder = Disorder(
         vacancies=scene.vacancies,
         substitutions=scene.substitutions,
+        damage=scene.damage,
         strain=scene.shear,
         boundary=scene.boundary,
         edge=scene.edge,
@@ -175,9 +177,11 @@ def make_draw(
         found = columns(atoms)
         kind = labels[found.numbers]
         there = found.present & (kind >= 0)
-        centres = where(found.xy - side / 2)
-        heat, species = _labels(centres, kind, there, scene, len(classes))
-        return {"image": image, "heat": heat, "species": species}
+        heat, species = _labels(where(found.xy - side / 2), kind, there, scene, len(classes))
+        empty = (atoms.occupancy == 0) & (labels[atoms.numbers] >= 0)
+        sites = where(atoms.positions[:, :2] - side / 2)
+        vacant = _bumps(sites, empty, scene) * (1 - heat)
+        return {"image": image, "heat": heat, "vacant": vacant, "species": species}
 
     return lambda key: jax.vmap(one)(jax.random.split(key, batch))
 
@@ -186,7 +190,7 @@ def _draw_dynamical(
     scene: SceneConfig, lens: Optics, k: int, batch: int, bank: Bank, key: jax.Array
 ) -> dict[str, jax.Array]:
     """A batch of images of the specimens of a bank."""
-    from emjax.data.synthetic_prism import exposure
+    from emjax.data.synthetic_prism import VACANT, exposure
 
     def one(key: jax.Array) -> dict[str, jax.Array]:
         k_index, k_turn, k_place, k_image = jax.random.split(key, 4)
@@ -195,9 +199,10 @@ def _draw_dynamical(
         offset = jax.random.uniform(k_place, (2,), minval=-1.0, maxval=1.0)
         expose, xy = exposure(bank, index, turn, offset, scene, lens)
         image, where = record(k_image, scene, expose)
-        kind = bank.kind[index]
-        heat, species = _labels(where(xy), kind, kind >= 0, scene, k)
-        return {"image": image, "heat": heat, "species": species}
+        kind, sites = bank.kind[index], where(xy)
+        heat, species = _labels(sites, kind, kind >= 0, scene, k)
+        vacant = _bumps(sites, kind == VACANT, scene) * (1 - heat)
+        return {"image": image, "heat": heat, "vacant": vacant, "species": species}
 
     return jax.lax.map(one, jax.random.split(key, batch), batch_size=min(16, batch))
 
@@ -231,15 +236,23 @@ def _labels(
     centres: jax.Array, kind: jax.Array, there: jax.Array, scene: SceneConfig, k: int
 ) -> tuple[jax.Array, jax.Array]:
     """Heat map [y, x] and shares of the species [y, x, k] of columns at pixels (x, y)."""
-    pixels = jnp.arange(scene.patch, dtype=centres.dtype)
-    sigma = scene.width / scene.sampling
-
-    def bump(at: jax.Array, width: float) -> jax.Array:
-        return jnp.exp(-0.5 * jnp.square((pixels[None] - at[:, None]) / width))
-
-    y, x = bump(centres[:, 1], sigma), bump(centres[:, 0], sigma)
+    y, x = _profiles(centres, scene)
     one_hot = jax.nn.one_hot(kind, k, dtype=centres.dtype) * there[:, None]
     shares = x.T @ (y[:, None, :] * one_hot[:, :, None]).reshape(len(kind), -1)
     shares = shares.reshape(scene.patch, k, scene.patch).transpose(2, 0, 1)
     total = shares.sum(-1)
     return jnp.minimum(total, 1.0), shares / (total[..., None] + 1e-6)
+
+
+def _bumps(centres: jax.Array, there: jax.Array, scene: SceneConfig) -> jax.Array:
+    """Heat map [y, x] of some of the points."""
+    y, x = _profiles(centres, scene)
+    return jnp.minimum((y * there[:, None]).T @ x, 1.0)
+
+
+def _profiles(centres: jax.Array, scene: SceneConfig) -> tuple[jax.Array, jax.Array]:
+    """Gaussians of every point along y and along x, [n, pixels] each."""
+    pixels = jnp.arange(scene.patch, dtype=centres.dtype)
+    away = (pixels[None, None] - centres.T[:, :, None]) * scene.sampling / scene.width
+    x, y = jnp.exp(-0.5 * jnp.square(away))
+    return y, x

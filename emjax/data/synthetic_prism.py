@@ -35,6 +35,10 @@ LAYERS = 10
 """Most periods of a crystal along the beam."""
 
 
+VACANT = -2
+"""In place of the class: a site that has lost its column."""
+
+
 @pytree
 class Bank:
     """Scattering matrices of `n` specimens with their columns.
@@ -45,7 +49,7 @@ class Bank:
     xy : float [n, m, 2]
         Columns, Å from the middle of the box.
     kind : int [n, m]
-        Class; -1 where there is no column to find.
+        Class; -1 where there is no column to find, `VACANT` where one is missing.
     semiangle, energy : float, static
         mrad and eV; the beams are those of `prism.beams_in`.
     grid : Grid, static
@@ -105,6 +109,8 @@ def make_bank(
         shown = snapshot(jax.random.fold_in(one, 3), flat) if layer else flat
         found = columns(flat, shown=shown)
         kind = np.where(np.asarray(found.present), labels[index][np.asarray(found.numbers)], -1)
+        empty = np.asarray(flat.occupancy) == 0
+        kind[empty & (labels[index][np.asarray(flat.numbers)] >= 0)] = VACANT
         periods = 1 if layer else int(rng.integers(1, LAYERS + 1))
         thick = wrapped(snapshot(jax.random.fold_in(one, 4), _thick(shown, periods)))
         potential = project(thick, grid, 2.4 if layer else 2.0)

@@ -53,20 +53,26 @@ __all__ = [
 ]
 
 
+METAL_VACANCY = 0.2
+"""Chance of a metal vacancy in a dichalcogenide, relative to one of its chalcogen."""
+
+
 def _mx2(metal: str, chalcogen: str) -> Material:
     other = {"Mo": "W", "W": "Mo", "S": "Se", "Se": "S"}
     swaps = {metal: other[metal], chalcogen: other[chalcogen]}
-    return material(mx2(metal, chalcogen), vacancies=(metal, chalcogen), substitutes=swaps)
+    # a metal vacancy costs several eV more: Komsa et al., Phys. Rev. Lett. 109, 035503 (2012)
+    chances = {metal: METAL_VACANCY, chalcogen: 1.0}
+    return material(mx2(metal, chalcogen), vacancies=chances, substitutes=swaps)
 
 
 MATERIALS: dict[str, Material] = {
-    "graphene": material(graphene(), vacancies=("C",), substitutes={"C": "Si"}),
-    "hbn": material(hbn(), vacancies=("B", "N"), substitutes={"B": "C", "N": "C"}),
+    "graphene": material(graphene(), vacancies={"C": 1.0}, substitutes={"C": "Si"}),
+    "hbn": material(hbn(), vacancies={"B": 1.0, "N": 1.0}, substitutes={"B": "C", "N": "C"}),
     **{f"{m.lower()}{x.lower()}2": _mx2(m, x) for m, x in MX2},
-    "srtio3": material(perovskite("Sr", "Ti"), vacancies=("Sr",)),
-    "silicon110": material(diamond110("Si"), vacancies=("Si",)),
-    "gold001": material(fcc001("Au"), vacancies=("Au",)),
-    "rutile001": material(rutile001("Ti"), vacancies=("Ti",)),
+    "srtio3": material(perovskite("Sr", "Ti"), vacancies={"Sr": 1.0}),
+    "silicon110": material(diamond110("Si"), vacancies={"Si": 1.0}),
+    "gold001": material(fcc001("Au"), vacancies={"Au": 1.0}),
+    "rutile001": material(rutile001("Ti"), vacancies={"Ti": 1.0}),
 }
 """Crystals by name."""
 

@@ -49,7 +49,10 @@ class Disorder:
     Attributes
     ----------
     vacancies, substitutions : float
-        Chance per site; the scene's own is drawn log-uniformly over two decades below.
+        Chance per site; the scene's own is drawn log-uniformly over a decade (two for
+        substitutions) below.
+    damage : float
+        Chance of a damaged spot in the scene: a disc where vacancies are common.
     strain : float
         Standard deviation of the components of the displacement gradient.
     displacement : float
@@ -62,6 +65,7 @@ class Disorder:
 
     vacancies: Any = 0.1
     substitutions: Any = 0.1
+    damage: Any = 0.15
     strain: Any = 0.015
     displacement: Any = 0.06
     boundary: Any = 0.15
@@ -71,15 +75,15 @@ class Disorder:
 def material(
     lattice: Lattice,
     *,
-    vacancies: Sequence[str] = (),
+    vacancies: Mapping[str, float] | None = None,
     substitutes: Mapping[str, str] | None = None,
 ) -> Material:
-    """A material whose elements `vacancies` may be missing, and `substitutes` {old: new}."""
+    """A material; elements may be missing {symbol: relative chance} or replaced {old: new}."""
     numbers = np.asarray(lattice.numbers)
-    missing = {atomic_number(s) for s in vacancies}
-    vacancy = np.array([float(z in missing) for z in numbers])
+    missing = {atomic_number(s): chance for s, chance in (vacancies or {}).items()}
+    vacancy = np.array([missing.get(int(z), 0.0) for z in numbers])
     swap = {atomic_number(a): atomic_number(b) for a, b in (substitutes or {}).items()}
-    unknown = (missing | set(swap)) - set(numbers.tolist())
+    unknown = (set(missing) | set(swap)) - set(numbers.tolist())
     if unknown:
         raise ValueError(f"the lattice has no atoms of Z = {sorted(unknown)}")
     substitute = np.array([swap.get(int(z), 0) for z in numbers])
@@ -135,7 +139,8 @@ def random_crystal(
     Returns
     -------
     Atoms
-        [n_max], inside the box apart from their static displacements.
+        [n_max], inside the box apart from their static displacements. A vacancy is a row with the
+        number of the missing atom and no occupancy.
     """
     disorder = Disorder() if disorder is None else disorder
     keys = jax.random.split(key, 8)
@@ -183,15 +188,17 @@ def random_crystal(
     across = (positions[:, :2] - sides[None]) @ jnp.stack([-normal[1], normal[0]])
     keep &= across + ragged < vacuum
 
-    rate = 10.0 ** jax.random.uniform(keys[5], (2,), minval=-2.0, maxval=0.0)
+    rate = 10.0 ** jax.random.uniform(keys[5], (2,), minval=jnp.asarray([-1.0, -2.0]), maxval=0.0)
     dice = jax.random.uniform(keys[6], (2, n_max))
     # half of the scenes lose whole columns, the others single atoms of them
     apart = positions[None, :, :2] - positions[:, None, :2]
     partner = jnp.argmax(jnp.square(apart).sum(-1) < 0.01, axis=1)
     whole = jax.random.uniform(jax.random.fold_in(keys[6], 1)) < 0.5
     dice = dice.at[0].set(jnp.where(whole, dice[0][partner], dice[0]))
-    chance = disorder.vacancies * rate[0] * jnp.asarray(material.vacancy)[sites]
-    keep &= dice[0] >= chance
+    missing = disorder.vacancies * rate[0]
+    chance = _damaged(jax.random.fold_in(keys[5], 1), positions[:, :2], extent, missing, disorder)
+    chance *= jnp.asarray(material.vacancy)[sites]
+    present = keep & (dice[0] >= chance)
     new = jnp.asarray(material.substitute)[sites]
     swap = (new > 0) & (dice[1] < disorder.substitutions * rate[1])
     numbers = jnp.where(keep, jnp.where(swap, new, numbers), 0)
@@ -201,8 +208,23 @@ def random_crystal(
     return Atoms(
         positions,
         numbers,
-        jnp.where(keep, both.occupancy[order], 0),
+        jnp.where(present, both.occupancy[order], 0),
         jnp.where(keep, both.sigma[order], 0),
         first.cell,
         lattice.elements,
     )
+
+
+def _damaged(
+    key: jax.Array,
+    xy: jax.Array,
+    extent: tuple[float, float],
+    chance: jax.Array,
+    disorder: Disorder,
+) -> jax.Array:
+    """Chance of a vacancy at every point [n, 2]: more in the spot that the beam has damaged."""
+    there, radius, y, x, worse = jax.random.uniform(key, (5,))
+    middle = jnp.stack([x * extent[1], y * extent[0]])
+    inside = jnp.square(xy - middle[None]).sum(-1) < jnp.square(1.5 + 4.0 * radius)
+    inside &= there < disorder.damage
+    return jnp.where(inside, jnp.maximum(chance, 0.3 + 0.7 * worse), chance)

@@ -20,7 +20,13 @@ def batch(seed: int = 0) -> dict[str, jax.Array]:
     heat = np.stack([np.exp(-((y - a) ** 2 + (x - b) ** 2) / 4) for a, b in ((4, 5), (7, 9))])
     heat[heat < 1e-6] = 0
     species = rng.dirichlet(np.ones(KINDS), SHAPE) * rng.uniform(0.5, 1, (*SHAPE, 1))
-    arrays = {"image": np.zeros((*SHAPE, 2)), "heat": heat, "species": species}
+    vacant = np.roll(heat, (4, 6), (1, 2)) * (1 - heat)
+    arrays = {
+        "image": np.zeros((*SHAPE, 2)),
+        "heat": heat,
+        "vacant": vacant,
+        "species": species,
+    }
     return {name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}
 
 
@@ -74,7 +80,8 @@ def test_place_by_hand():
     divergence = xlogy(t, t) + xlogy(1 - t, 1 - t) - xlogy(t, p) - xlog1py(1 - t, -p)
     for weight in (0.0, 4.0, 11.0):
         _, metrics = column_loss(given, peak_weight=weight)(logits(place), data)
-        expected = (divergence * (1 + weight * t)).mean()
+        sites = t + np.asarray(data["vacant"], float)
+        expected = (divergence * (1 + weight * sites)).mean()
         assert float(metrics["place"]) == pytest.approx(expected, rel=1e-5)
 
 

@@ -20,7 +20,7 @@ EASY = SceneConfig(
     patch=PATCH,
     **dict.fromkeys(("defocus", "C12", "C21", "C23", "C30"), 0.0),
     **dict.fromkeys(("readout", "jitter", "line_gain", "shear", "background", "pedestal"), 0.0),
-    **dict.fromkeys(("vacancies", "substitutions", "boundary", "edge", "generic"), 0.0),
+    **dict.fromkeys(("vacancies", "damage", "substitutions", "boundary", "edge", "generic"), 0.0),
     **dict.fromkeys(("gain", "gain_layer"), 0.0),
     source_size=(0.7, 1.15),
     contrast_layer=(1.0, 1.0),
@@ -34,9 +34,16 @@ def _drawn(key: jax.Array, changes: dict) -> dict[str, jax.Array]:
 
 
 @functools.cache
-def drawn(seed: int = 0, *, dose: float = 1e4, jitter: float = 0.0, generic: float = 0.0) -> dict:
+def drawn(
+    seed: int = 0,
+    *,
+    dose: float = 1e4,
+    jitter: float = 0.0,
+    generic: float = 0.0,
+    vacancies: float = 0.0,
+) -> dict:
     """A batch; what is given is traced, so that everything here is one compilation."""
-    changes = {"dose": (dose, dose), "jitter": jitter, "generic": generic}
+    changes = {"dose": (dose, dose), "jitter": jitter, "generic": generic, "vacancies": vacancies}
     return {k: np.asarray(v) for k, v in _drawn(jax.random.key(seed), changes).items()}
 
 
@@ -77,6 +84,7 @@ def test_shapes_and_ranges():
     assert {name: a.shape for name, a in batch.items()} == {
         "image": (BATCH, PATCH, PATCH, 2),
         "heat": (BATCH, PATCH, PATCH),
+        "vacant": (BATCH, PATCH, PATCH),
         "species": (BATCH, PATCH, PATCH, len(CLASSES)),
     }
     for array in batch.values():
@@ -112,6 +120,17 @@ def test_one_crystal_gives_its_own_classes():
     assert total[CLASSES.index("C")] == total[CLASSES.index(OTHER)] == 0
     mo, s = (total[CLASSES.index(name)] for name in ("Mo", "S"))
     assert mo == pytest.approx(s, rel=0.2), "as many columns of one as of the other"
+
+
+def test_a_site_holds_a_column_or_is_vacant():
+    whole, damaged = drawn(), drawn(vacancies=0.6)
+    assert not whole["vacant"].any()
+    lost = (whole["heat"] > 0.9) & (damaged["heat"] < 0.1)
+    assert lost.sum() > 20
+    assert damaged["vacant"][lost].min() > 0.7
+    assert damaged["vacant"][whole["heat"] < 0.01].max() < 0.1, "no vacancy between sites"
+    # where one of two sulphurs is missing the other is still a column
+    assert damaged["vacant"][damaged["heat"] > 0.95].max() < 0.05
 
 
 def test_unnamed_crystals_are_other():
@@ -162,9 +181,9 @@ def test_labels_follow_the_lines():
 
 
 def test_the_key_decides():
-    again = _drawn(jax.random.key(0), {"dose": (1e4, 1e4), "jitter": 0.0, "generic": 0.0})
-    other = drawn(2)
-    for name, array in drawn().items():
+    again = drawn.__wrapped__(vacancies=0.6)
+    other = drawn(2, vacancies=0.6)
+    for name, array in drawn(vacancies=0.6).items():
         np.testing.assert_array_equal(array, again[name])
         assert not np.array_equal(array, other[name])
         assert len({a.tobytes() for a in array}) == BATCH, "no two images alike"

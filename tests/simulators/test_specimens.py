@@ -30,7 +30,7 @@ from simulators.specimens.materials import (
 from simulators.specimens.random_crystal import most_cells, stack
 from simulators.tree import replace
 
-PERFECT = Disorder(*[0.0] * 6)
+PERFECT = Disorder(*[0.0] * 7)
 
 # most of the time of these tests would otherwise be the optimisation of programs that run once
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -103,7 +103,7 @@ def test_absent_atoms_are_no_columns():
 EXTENT, ROWS = (12.0, 10.0), 80
 STACK = {
     **{name: MATERIALS[name] for name in ("graphene", "mos2", "srtio3")},
-    "damaged": material(hbn(), vacancies=("B",), substitutes={"N": "C"}),
+    "damaged": material(hbn(), vacancies={"B": 1.0}, substitutes={"N": "C"}),
 }
 
 
@@ -156,11 +156,14 @@ def test_defects_only_where_the_material_has_them():
     np.testing.assert_array_equal(damaged.substitute, [0, 6, 0, 6])
     ideal = np.asarray(scenes("damaged", PERFECT).numbers)
     much = replace(PERFECT, vacancies=1.0, substitutions=1.0)
-    drawn = np.asarray(scenes("damaged", much).numbers)
+    result = scenes("damaged", much)
+    drawn = np.where(np.asarray(result.occupancy) > 0, result.numbers, 0)
+    vacant = np.where(np.asarray(result.occupancy) == 0, result.numbers, 0)
     full = {z: int((ideal == z).sum()) for z in (5, 6, 7)}
     left = {z: int((drawn == z).sum()) for z in (5, 6, 7)}
     assert full[6] == 0
     assert 0.4 * full[5] < left[5] < 0.95 * full[5], "boron goes missing, log-uniformly"
+    assert left[5] + (vacant == 5).sum() == full[5], "a vacancy tells what is missing"
     assert left[6] + left[7] == full[7], "nitrogen does not"
     assert left[6] > 0.05 * full[7], "but turns into carbon"
 
@@ -175,7 +178,7 @@ def test_edges_leave_vacuum_on_one_side():
 
 def test_materials_that_make_no_sense():
     with pytest.raises(ValueError, match=r"the lattice has no atoms of Z = \[14, 79\]"):
-        material(graphene(), vacancies=("Au",), substitutes={"Si": "C"})
+        material(graphene(), vacancies={"Au": 1.0}, substitutes={"Si": "C"})
 
 
 def test_stacks_need_enough_rows():
