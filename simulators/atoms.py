@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from ase.data import chemical_symbols
 
 from simulators.backend import is_concrete
 from simulators.scattering import atomic_number
-from simulators.tree import pytree, static
+from simulators.tree import pytree, replace, static
 
 COINCIDENT = 0.1
 """Two atoms closer than this [Å] are one atom entered twice."""
@@ -38,6 +39,9 @@ class Atoms:
         Side lengths (x, y, z) in Å.
     elements : tuple of int, static
         Atomic numbers that may occur: what a compiled simulator prepares form factors for.
+    tensor : float [n, 3, 3], optional
+        Mean-square displacements U_ij = <u_i u_j> in Å², used instead of sigma² where given
+        (an isotropic atom has U = σ²·1).
     """
 
     positions: Any
@@ -46,6 +50,7 @@ class Atoms:
     sigma: Any
     cell: Any
     elements: tuple[int, ...] = static()
+    tensor: Any = None
 
     @property
     def n(self) -> int:
@@ -60,17 +65,25 @@ def make_atoms(
     *,
     occupancy: Any = None,
     sigma: Any = None,
+    tensor: Any = None,
     elements: tuple[int | str, ...] | None = None,
 ) -> Atoms:
     """Checked `Atoms` from arrays.
+
+    `tensor` [n, 3, 3] or [3, 3] (one for all) replaces `sigma`: give one of the two.
 
     Raises
     ------
     ValueError
         Shapes that do not fit, positions that are not finite, an unknown element, a number that is
-        not in `elements`, a cell that is not positive.
+        not in `elements`, a cell that is not positive, a negative sigma, a displacement tensor
+        that is not symmetric positive semidefinite.
     """
-    concrete = is_concrete(positions, numbers, cell, occupancy, sigma)
+    concrete = is_concrete(positions, numbers, cell, occupancy, sigma, tensor)
+    if sigma is not None and tensor is not None:
+        raise ValueError(
+            "give either sigma (isotropic) or tensor (anisotropic): the tensor would replace sigma"
+        )
     xp = np if concrete else jnp
     positions = xp.asarray(positions, float if concrete else None)
     numbers = xp.asarray(numbers)
@@ -90,6 +103,11 @@ def make_atoms(
         one if occupancy is None else xp.broadcast_to(xp.asarray(occupancy, one.dtype), (n,))
     )
     sigma = 0 * one if sigma is None else xp.broadcast_to(xp.asarray(sigma, one.dtype), (n,))
+    if tensor is not None:
+        tensor = xp.asarray(tensor, one.dtype)
+        if tensor.shape not in ((3, 3), (n, 3, 3)):
+            raise ValueError(f"tensor must be [{n}, 3, 3] or [3, 3] in Å², got {tensor.shape}")
+        tensor = xp.broadcast_to(tensor, (n, 3, 3))
     if elements is None:
         if not concrete:
             raise ValueError("elements must be given when numbers are traced, e.g. elements=('C',)")
@@ -105,13 +123,36 @@ def make_atoms(
         if strange:
             names = [chemical_symbols[z] if 0 < z < 119 else f"Z = {z}" for z in strange]
             raise ValueError(f"atoms hold {names}, which elements={known} does not list")
-    return Atoms(positions, numbers, occupancy, sigma, cell, known)
+        if not (sigma >= 0).all():
+            bad = int(np.argmax(~(sigma >= 0)))
+            raise ValueError(f"sigma must be 0 Å or more, atom {bad} has {sigma[bad]}")
+        if tensor is not None:
+            check_tensor(tensor)
+    return Atoms(positions, numbers, occupancy, sigma, cell, known, tensor)
+
+
+def check_tensor(tensor: np.ndarray) -> None:
+    """Raise where a displacement tensor [n, 3, 3] is not symmetric positive semidefinite."""
+    scale = np.maximum(np.abs(tensor).max(axis=(-2, -1)), 1e-12)
+    skew = np.abs(tensor - np.swapaxes(tensor, -1, -2)).max(axis=(-2, -1)) > 1e-6 * scale
+    if not np.isfinite(tensor).all() or skew.any():
+        bad = int(np.argmax(~np.isfinite(tensor).all(axis=(-2, -1)) | skew))
+        raise ValueError(f"the displacement tensor of atom {bad} is not symmetric: {tensor[bad]}")
+    lowest = np.linalg.eigvalsh(tensor)[..., 0]
+    if (lowest < -1e-6 * scale).any():
+        bad = int(np.argmin(lowest / scale))
+        raise ValueError(
+            f"the displacement tensor of atom {bad} has a negative mean square "
+            f"{lowest[bad]:.2e} Å² along one direction: U must be positive semidefinite"
+        )
 
 
 def from_ase(atoms: Any, *, sigma: Any = None) -> Atoms:
     """`Atoms` from an `ase.Atoms` with an orthogonal cell.
 
-    Occupancies are read from the array "occupancies" where ASE has one. Nothing is wrapped here.
+    Occupancies are read from the array "occupancies", thermal displacements (where no sigma is
+    given) from "tensors" [n, 3, 3] or "sigmas", if ASE has them. Nothing is wrapped here; files are
+    read by `structures.read_atoms`.
 
     Raises
     ------
@@ -126,30 +167,25 @@ def from_ase(atoms: Any, *, sigma: Any = None) -> Atoms:
     if np.abs(matrix - np.diag(cell)).max() > 1e-6 * np.abs(matrix).max():
         raise ValueError(
             "the cell is not orthogonal along x, y, z: orthogonalise it first, for instance with "
-            "abtem.orthogonalize_cell or ase.build.cut"
+            "simulators.specimens.oriented or ase.build.cut"
         )
     occupancy = atoms.arrays.get("occupancies")
-    result = make_atoms(atoms.positions, atoms.numbers, cell, occupancy=occupancy, sigma=sigma)
+    tensor = atoms.arrays.get("tensors") if sigma is None else None
+    if sigma is None and tensor is None:
+        sigma = atoms.arrays.get("sigmas")
+    result = make_atoms(
+        atoms.positions, atoms.numbers, cell, occupancy=occupancy, sigma=sigma, tensor=tensor
+    )
     check_inside(result, periodic=tuple(bool(p) for p in atoms.pbc))
     check_coincident(result)
     return result
 
 
-def read_atoms(path: str, *, sigma: Any = None) -> Atoms:
-    """`Atoms` from any structure file that ASE reads (cif, xyz, pdb, ...)."""
-    import ase.io
-
-    try:
-        atoms = ase.io.read(path)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # ASE raises anything from KeyError to StopIteration here
-        raise ValueError(f"{path} could not be read as a structure: {error!r}") from error
-    return from_ase(atoms, sigma=sigma)
-
-
 def to_ase(atoms: Atoms) -> Any:
-    """`ase.Atoms` of the rows with occupancy above 0; occupancies and sigmas become arrays."""
+    """`ase.Atoms` of the rows with occupancy above 0; thermal motion becomes arrays.
+
+    Arrays are "occupancies", "sigmas" (Å) and, where there is a tensor, "tensors" (Å²).
+    """
     import ase
 
     present = (np.asarray(atoms.occupancy) > 0) & (np.asarray(atoms.numbers) > 0)
@@ -161,6 +197,8 @@ def to_ase(atoms: Atoms) -> Any:
     )
     result.set_array("occupancies", np.asarray(atoms.occupancy, float)[present])
     result.set_array("sigmas", np.asarray(atoms.sigma, float)[present])
+    if atoms.tensor is not None:
+        result.set_array("tensors", np.asarray(atoms.tensor, float)[present])
     return result
 
 
@@ -174,8 +212,28 @@ def pad(atoms: Atoms, n: int) -> Atoms:
     def tail(leaf: Any) -> Any:
         return xp.concatenate([leaf, xp.zeros((extra, *leaf.shape[1:]), leaf.dtype)])
 
+    return rows(atoms, tail)
+
+
+def rows(atoms: Atoms, change: Callable[[Any], Any]) -> Atoms:
+    """The atoms with `change` applied to every leaf that has a row for each of them."""
     leaves = (atoms.positions, atoms.numbers, atoms.occupancy, atoms.sigma)
-    return Atoms(*(tail(leaf) for leaf in leaves), atoms.cell, atoms.elements)
+    tensor = None if atoms.tensor is None else change(atoms.tensor)
+    return Atoms(*(change(leaf) for leaf in leaves), atoms.cell, atoms.elements, tensor)
+
+
+def tile_atoms(atoms: Atoms, *, x: int = 1, y: int = 1, z: int = 1) -> Atoms:
+    """The cell repeated x, y and z times (the companion of `potential.tile`)."""
+    repeats = (x, y, z)
+    if any(int(m) != m or m < 1 for m in repeats):
+        raise ValueError(f"repeats must be whole numbers from 1, got x={x}, y={y}, z={z}")
+    xp = np if is_concrete(atoms) else jnp
+    count = x * y * z
+    steps = np.stack(np.meshgrid(*map(np.arange, repeats), indexing="ij"), -1).reshape(-1, 1, 3)
+    cell = xp.asarray(atoms.cell)
+    many = rows(atoms, lambda leaf: xp.tile(leaf, (count,) + (1,) * (leaf.ndim - 1)))
+    shifts = xp.repeat(steps * cell[None, None], atoms.n, axis=1).reshape(-1, 3)
+    return replace(many, positions=many.positions + shifts, cell=cell * np.asarray(repeats))
 
 
 def wrapped(atoms: Atoms) -> Atoms:
@@ -184,7 +242,7 @@ def wrapped(atoms: Atoms) -> Atoms:
     cell = xp.asarray(atoms.cell)
     inside = xp.mod(atoms.positions, cell)
     inside = xp.where(inside >= cell, 0.0, inside)  # mod of -1e-17 rounds to the length itself
-    return Atoms(inside, atoms.numbers, atoms.occupancy, atoms.sigma, atoms.cell, atoms.elements)
+    return replace(atoms, positions=inside)
 
 
 def check_inside(atoms: Atoms, *, periodic: tuple[bool, bool, bool] = (False,) * 3) -> None:

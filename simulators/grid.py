@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -98,9 +99,18 @@ class Grid:
         return 1e3 * reach * wavelength(float(energy))
 
     def antialias_mask(self) -> np.ndarray:
-        """Circular low-pass mask [ny, nx] in FFT order: 1 inside, cosine edge, 0 beyond."""
-        step = max(self.sampling)
-        cutoff, taper = self.antialias_cutoff(), ANTIALIAS_TAPER / step
-        k = np.sqrt(self.k2())
-        edge = 0.5 * (1 + np.cos(np.pi * (k - cutoff + taper) / taper))
-        return np.where(k <= cutoff - taper, 1.0, np.where(k > cutoff, 0.0, edge))
+        """Circular low-pass mask [ny, nx] in FFT order: 1 inside, cosine edge, 0 beyond.
+
+        Read-only: it is made once for every grid.
+        """
+        return _antialias_mask(self)
+
+
+@functools.lru_cache(maxsize=8)
+def _antialias_mask(grid: Grid) -> np.ndarray:
+    cutoff, taper = grid.antialias_cutoff(), ANTIALIAS_TAPER / max(grid.sampling)
+    k = np.sqrt(grid.k2())
+    edge = 0.5 * (1 + np.cos(np.pi * (k - cutoff + taper) / taper))
+    mask = np.where(k <= cutoff - taper, 1.0, np.where(k > cutoff, 0.0, edge))
+    mask.flags.writeable = False
+    return mask

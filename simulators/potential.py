@@ -1,26 +1,29 @@
-"""Projected potentials of slices, by structure factors or in abTEM's way.
+"""Projected potentials of slices: exact and smooth in the atoms, or with abTEM's numbers.
 
-Both modes deposit the atoms of a slice and an element as one product of two thin matrices, one per
-axis: in `exact` mode the rows are phase ramps exp(-2πi k·r) (the structure factor, smooth in the
-positions and exactly shift-invariant), in `abtem` mode bilinear hats on the pixel grid (abTEM's
-delta functions, whose envelope is then divided out). No scatter, so it is fast on an accelerator.
+`exact` deposits atoms by structure factors (deposit.py): shift-invariant and differentiable; the
+infinite projection is in projection.py, the finite one in finite.py. `abtem` reproduces abTEM
+1.0.11 with its bilinear deltas (abtem_projection.py) and its finite projections (abtem_finite.py).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simulators import abtem_projection, finite, projection
 from simulators.atoms import Atoms, check_inside
 from simulators.backend import is_concrete, real_dtype
+from simulators.deposit import working_memory
 from simulators.grid import Grid
-from simulators.scattering import projected_scattering_factor
-from simulators.tree import pytree, replace, static
+from simulators.memory import check_memory
+from simulators.slicing import slice_index, slice_thicknesses
+from simulators.tree import pytree, static
 
 MODES = ("exact", "abtem")
+
+PROJECTIONS = ("infinite", "finite", "finite_gaussian")
 
 
 @pytree
@@ -29,111 +32,20 @@ class Potential:
 
     Attributes
     ----------
-    slices : float [nz, ny, nx]
+    slices : float [nz, ny · oversample, nx · oversample]
         V Å.
     thickness : float [nz]
         Å; each slice is propagated through by its own thickness.
     grid : Grid, static
+        The waves' grid; that of the slices is finer by `oversample`.
+    oversample : int, static
+        The transmission functions are made on the finer grid and cropped to the waves' grid.
     """
 
     slices: Any
     thickness: Any
     grid: Grid = static()
-
-
-def slice_thicknesses(depth: float, slice_thickness: Any) -> np.ndarray:
-    """Thicknesses [nz]: ceil(depth / t) equal slices for a number t, or a checked sequence.
-
-    Raises
-    ------
-    ValueError
-        A thickness that is not positive, or a sequence that does not add up to the cell.
-    """
-    if np.ndim(slice_thickness) == 0:
-        if not slice_thickness > 0:
-            raise ValueError(f"slice_thickness must be positive Å, got {slice_thickness}")
-        n = max(1, int(np.ceil(depth / float(slice_thickness))))
-        return np.full(n, depth / n)
-    thickness = np.asarray(slice_thickness, float)
-    if thickness.ndim != 1 or not (thickness > 0).all():
-        raise ValueError("slice_thickness takes one number or a list of positive thicknesses in Å")
-    if abs(thickness.sum() - depth) > 1e-6 * depth + 1e-9:
-        raise ValueError(
-            f"the slices add up to {thickness.sum():.6f} Å but the cell is {depth:.6f} Å deep"
-        )
-    return thickness
-
-
-def slice_index(z: Any, depth: Any, thickness: np.ndarray) -> Any:
-    """Slice of each atom; one on an inner boundary belongs to the later slice."""
-    xp = np if is_concrete(z, depth) else jnp
-    edges = np.cumsum(thickness)[:-1] - 1e-12
-    wrapped = _wrap(z, depth, xp)
-    return xp.searchsorted(xp.asarray(edges, wrapped.dtype), wrapped, side="right")
-
-
-def _wrap(x: Any, length: Any, xp: Any) -> Any:
-    """x modulo length; within 1e-10 of either end it is 0."""
-    x = xp.mod(x, length)
-    return xp.where((x < 1e-10) | (x > length - 1e-10), 0.0 * x, x)
-
-
-def _ramps(x: Any, n: int, length: Any, sigma: Any, half: bool, xp: Any) -> Any:
-    """exp(-2πi h x / L) exp(-2π²σ²(h/L)²) [atoms, n or n//2 + 1]; h in FFT order."""
-    index = np.arange(n // 2 + 1) if half else np.fft.fftfreq(n, 1 / n)
-    fraction = x / length
-    turns = fraction[:, None] * xp.asarray(index, fraction.dtype)[None]
-    turns = turns - xp.round(turns)
-    damping = xp.exp(-2 * (np.pi * sigma / length)[:, None] ** 2 * (index**2)[None])
-    ramp = xp.exp(-2j * np.pi * turns) * damping
-    if n % 2 == 0:  # the Nyquist term of a real function is a cosine
-        nyquist = xp.asarray(np.abs(index) == n // 2)[None]
-        ramp = xp.where(nyquist, ramp.real + 0j, ramp)
-    return ramp
-
-
-def _hats(x: Any, n: int, length: Any, xp: Any) -> Any:
-    """Bilinear weights [atoms, n] of periodic points."""
-    pixel = (_wrap(x, length, xp) / length * n)[:, None]
-    distance = pixel - np.arange(n)[None]
-    distance = distance - n * xp.round(distance / n)
-    return xp.maximum(0.0, 1.0 - xp.abs(distance))
-
-
-def _factor(
-    element: int, grid: Grid, mode: str, parametrization: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the deposited atoms are multiplied by on the half plane; ones for the damping."""
-    ny, nx = grid.shape
-    ky = np.fft.fftfreq(ny, grid.sampling[0])
-    kx = np.fft.rfftfreq(nx, grid.sampling[1])
-    k2 = ky[:, None] ** 2 + kx[None, :] ** 2
-    factor = projected_scattering_factor(element, k2, parametrization)
-    if mode == "exact":
-        return factor / (grid.sampling[0] * grid.sampling[1]), k2
-    # abTEM divides by sinc of |(kx dx, ky dy)| without π: part of its numbers, not of the physics
-    w = np.hypot(ky[:, None] * grid.sampling[0], kx[None, :] * grid.sampling[1])
-    sinc = np.where(w == 0, 1.0, np.sin(w) / np.where(w == 0, 1.0, w))
-    return factor / (grid.sampling[0] * grid.sampling[1] * sinc), k2
-
-
-def _group(atoms: Atoms, index: Any, nz: int) -> tuple[Atoms, Any]:
-    """Rows packed by slice [nz, m], each slice padded to the fullest one (known atoms only)."""
-    present = np.flatnonzero((atoms.occupancy != 0) & (atoms.numbers != 0))
-    order = present[np.argsort(index[present], kind="stable")]
-    counts = np.bincount(index[order], minlength=nz)
-    m = max(1, int(counts.max(initial=0)))
-    start = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    slot = np.arange(len(order)) - start[index[order]]
-
-    def fill(leaf: Any) -> Any:
-        leaf = np.asarray(leaf)
-        packed = np.zeros((nz, m, *leaf.shape[1:]), leaf.dtype)
-        packed[index[order], slot] = leaf[order]
-        return packed
-
-    leaves = (atoms.positions, atoms.numbers, atoms.occupancy, atoms.sigma)
-    return Atoms(*(fill(leaf) for leaf in leaves), atoms.cell, atoms.elements), counts
+    oversample: int = static(default=1)
 
 
 def project(
@@ -142,120 +54,165 @@ def project(
     slice_thickness: Any,
     *,
     mode: str = "exact",
-    parametrization: str = "lobato",
+    projection: str = "infinite",
+    parametrization: Any = "lobato",
+    oversample: int = 1,
     dtype: Any = None,
     depth: float | None = None,
+    layers: Any = None,
 ) -> Potential:
-    """Projected potential of every slice (infinite projection: an atom lies in one slice whole).
+    """Projected potential of every slice.
 
     Parameters
     ----------
     atoms : Atoms
-        Wrapped into the cell in x, y and z. Differentiable in positions x and y, occupancy and
-        sigma; z only chooses the slice.
+        Wrapped into the cell in x, y and z. In exact mode differentiable in positions, occupancy,
+        sigma and tensor (with the infinite projection z only chooses the slice).
     grid : Grid
-        Must span the cell in x and y.
+        The waves' grid. Must span the cell in x and y.
     slice_thickness : float or sequence
         Å; a number gives ceil(depth / t) equal slices.
     mode : {"exact", "abtem"}
         `exact`: structure factors, shift-invariant. `abtem`: abTEM's bilinear deltas with its sinc,
         equal to abTEM 1.0.11 to rounding and dependent on where atoms lie between pixels.
-    parametrization : {"lobato", "kirkland", "peng"}
+    projection : {"infinite", "finite", "finite_gaussian"}
+        `infinite`: an atom lies in one slice whole. `finite`: each slice holds the part of every
+        atom that lies between its faces, with the periodic images in z; the slices add up to the
+        infinite projection. `finite_gaussian` is abTEM's second way (mode "abtem" only, with its
+        own tables, Lobato and Peng).
+    parametrization : {"lobato", "kirkland", "peng"}, ScatteringTable, dict or path
+        Scattering factors; `scattering.read_table` makes a table of one's own.
+    oversample : int
+        Slices on a grid finer by this factor: 2 removes the dependence of thick specimens on where
+        atoms lie between pixels (exp(iσV) has finer detail than V).
     dtype : optional
         float32 or float64.
     depth : float, optional
         Depth of the cell in Å, needed while tracing (`atoms.cell` is then not known).
+    layers : int [n], optional
+        The slice of each atom, where it is known although positions are traced (infinite
+        projection): each slice then costs its own atoms only. `slicing.slice_index` makes it.
 
     Returns
     -------
     Potential
-        Slices [nz, ny, nx] in V Å. No band limit, no mean subtraction.
+        Slices in V Å. No band limit, no mean subtraction.
 
     Raises
     ------
     ValueError
-        Unknown mode or element, a grid that does not span the cell, slices that do not add up.
+        Unknown mode, projection or element, a grid that does not span the cell, slices that do not
+        add up or are thinner than a picometre.
+    MemoryError
+        Slices that do not fit into memory, before the start.
     """
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
+    if projection not in PROJECTIONS:
+        known = ", ".join(PROJECTIONS)
+        raise ValueError(f"unknown projection {projection!r}: choose one of {known}")
+    if int(oversample) != oversample or oversample < 1:
+        raise ValueError(f"oversample must be a whole number from 1, got {oversample}")
     dtype = real_dtype(dtype)
-    concrete = is_concrete(atoms)
-    if concrete:
+    if is_concrete(atoms):
         _check_grid(atoms, grid)
     if depth is None:
         if not is_concrete(atoms.cell):
             raise ValueError("inside jit the cell's depth is not known: give depth=... in Å")
         depth = float(atoms.cell[2])
     thickness = slice_thicknesses(depth, slice_thickness)
-    nz = len(thickness)
-    index = slice_index(atoms.positions[:, 2], depth, thickness)
-    if concrete:
-        packed, _ = _group(atoms, np.asarray(index), nz)
-        weight = packed.occupancy
-        slices = [
-            _slice(
-                Atoms(
-                    *(leaf[i] for leaf in (packed.positions, packed.numbers)),
-                    weight[i],
-                    packed.sigma[i],
-                    packed.cell,
-                    packed.elements,
-                ),
-                grid,
-                mode,
-                parametrization,
-                dtype,
-            )
-            for i in range(nz)
-        ]
-        stack = jnp.stack(slices)
-    elif nz == 1:
-        stack = _slice(atoms, grid, mode, parametrization, dtype)[None]
-    else:
-
-        def one(i: Any) -> Any:
-            inside = jnp.where(index == i, atoms.occupancy, 0.0)
-            return _slice(replace(atoms, occupancy=inside), grid, mode, parametrization, dtype)
-
-        stack = jax.lax.map(one, jnp.arange(nz))
-    return Potential(stack, jnp.asarray(thickness, dtype), grid)
-
-
-def _slice(atoms: Atoms, grid: Grid, mode: str, parametrization: str, dtype: Any) -> Any:
-    """One slice [ny, nx]: Σ over elements of (rows_yᵀ · weights · rows_x) times the factor."""
-    xp = np if is_concrete(atoms) else jnp
+    _check_fits(grid, thickness, oversample, dtype)
     ny, nx = grid.shape
-    ly, lx = grid.extent
-    x, y, sigma = atoms.positions[:, 0], atoms.positions[:, 1], atoms.sigma
+    dy, dx = grid.sampling
+    fine = Grid((ny * oversample, nx * oversample), (dy / oversample, dx / oversample))
+    stack = _stack(atoms, fine, depth, thickness, mode, projection, parametrization, dtype, layers)
+    return Potential(stack, jnp.asarray(thickness, dtype), grid, int(oversample))
+
+
+def _stack(
+    atoms: Atoms,
+    grid: Grid,
+    depth: float,
+    thickness: np.ndarray,
+    mode: str,
+    kind: str,
+    parametrization: Any,
+    dtype: Any,
+    layers: Any,
+) -> Any:
+    """The slices of a mode and a projection."""
+    if mode == "abtem" and atoms.tensor is not None:
+        raise ValueError("displacement tensors need mode='exact'; abTEM's mode takes sigma alone")
+    if kind == "infinite":
+        index = layers
+        if index is None:
+            index = slice_index(atoms.positions[:, 2], depth, thickness)
+        elif np.shape(index) != (atoms.n,):
+            raise ValueError(f"layers has shape {np.shape(index)} for {atoms.n} atoms")
+        make = projection.infinite if mode == "exact" else abtem_projection.infinite
+        return make(atoms, grid, index, len(thickness), parametrization, dtype)
     if mode == "exact":
-        rows_y = _ramps(y, ny, ly, sigma, False, xp)
-        rows_x = _ramps(x, nx, lx, sigma, True, xp)
-    else:
-        rows_y, rows_x = _hats(y, ny, ly, xp), _hats(x, nx, lx, xp)
-    matrix = np.complex128 if dtype == np.float64 else np.complex64
-    kind = matrix if mode == "exact" else dtype
-    rows_y, rows_x = jnp.asarray(rows_y, kind), jnp.asarray(rows_x, kind)
-    total = jnp.zeros((ny, nx // 2 + 1), matrix)
-    for element in atoms.elements:
-        weight = xp.where(atoms.numbers == element, atoms.occupancy, 0.0)
-        if xp is np and not weight.any():
-            continue
-        weighted = rows_y * jnp.asarray(weight, kind)[:, None]
-        deposit = jnp.matmul(weighted.T, rows_x, precision=jax.lax.Precision.HIGHEST)
-        factor, k2 = _factor(element, grid, mode, parametrization)
-        spectrum = deposit if mode == "exact" else jnp.fft.rfft2(deposit)
-        if mode == "abtem" and not (xp is np and not np.any(sigma)):
-            spectrum = spectrum * jnp.asarray(_common_damping(atoms, element, k2, xp), dtype)
-        total = total + spectrum * jnp.asarray(factor, dtype)
-    return jnp.fft.irfft2(total, s=(ny, nx))
+        if kind == "finite_gaussian":
+            raise ValueError(
+                "finite_gaussian is abTEM's: with mode='exact' choose projection='finite', with "
+                "parametrization='peng' for Gaussians alone"
+            )
+        return finite.project(atoms, grid, depth, thickness, parametrization, dtype)
+    if kind == "finite":
+        make = abtem_projection.finite
+        return make(atoms, grid, depth, thickness, parametrization, dtype)
+    return abtem_projection.finite_gaussian(atoms, grid, depth, thickness, dtype)
 
 
-def _common_damping(atoms: Atoms, element: int, k2: np.ndarray, xp: Any) -> Any:
-    """exp(-2π²σ²k²) with the element's mean σ²: abTEM smears an element, not an atom."""
-    weight = xp.where(atoms.numbers == element, atoms.occupancy, 0.0)
-    total = xp.maximum(weight.sum(), 1e-30)
-    mean = (weight * atoms.sigma**2).sum() / total
-    return xp.exp(-2 * np.pi**2 * mean * k2)
+def memory_needed(
+    grid: Grid, slices: int, *, oversample: int = 1, dtype: Any = None
+) -> dict[str, int]:
+    """Bytes that `project` needs for a number of slices, whatever the number of atoms.
+
+    Returns
+    -------
+    dict
+        `slices`: the result. `working`: beside it (matrices of at most 512 atoms at a time and some
+        planes). `peak`: both, with the slices held twice while they are put together.
+    """
+    itemsize = np.dtype(real_dtype(dtype)).itemsize
+    ny, nx = (n * oversample for n in grid.shape)
+    result = itemsize * slices * ny * nx
+    working = working_memory(Grid((ny, nx), grid.sampling), itemsize)
+    return {"slices": result, "working": working, "peak": 2 * result + working}
+
+
+def _check_fits(grid: Grid, thickness: np.ndarray, oversample: int, dtype: Any) -> None:
+    needed = memory_needed(grid, len(thickness), oversample=oversample, dtype=dtype)["peak"]
+    ny, nx = (n * oversample for n in grid.shape)
+    advice = [
+        f"slices of {2 * float(np.mean(thickness)):.3g} Å halve it",
+        f"a sampling of {2 * max(grid.sampling):.3g} Å takes a quarter",
+        "so does half the field of view",
+    ]
+    if oversample > 1:
+        advice.insert(0, f"oversample=1 takes 1/{oversample**2}")
+    if np.dtype(dtype) == np.float64:
+        advice.insert(0, "float32 halves it")
+    what = f"{len(thickness)} slices of {ny} × {nx} pixels in {np.dtype(dtype).name}"
+    check_memory(needed, what, "; ".join(advice) + "; or project the cell in parts and join them")
+
+
+def tile(potential: Potential, *, x: int = 1, y: int = 1, z: int = 1) -> Potential:
+    """A periodic potential repeated x, y and z times: a crystal from its unit cell.
+
+    The same as projecting `tile_atoms(atoms, x=..., y=..., z=...)` with the same sampling, without
+    computing it again.
+    """
+    if any(int(m) != m or m < 1 for m in (x, y, z)):
+        raise ValueError(f"repeats must be whole numbers from 1, got x={x}, y={y}, z={z}")
+    ny, nx = potential.grid.shape
+    return Potential(
+        jnp.tile(potential.slices, (z, y, x)),
+        jnp.tile(jnp.asarray(potential.thickness), z),
+        Grid((ny * y, nx * x), potential.grid.sampling),
+        potential.oversample,
+    )
 
 
 def _check_grid(atoms: Atoms, grid: Grid) -> None:
@@ -268,4 +225,13 @@ def _check_grid(atoms: Atoms, grid: Grid) -> None:
             )
 
 
-__all__ = ["MODES", "Potential", "check_inside", "project", "slice_thicknesses"]
+__all__ = [
+    "MODES",
+    "PROJECTIONS",
+    "Potential",
+    "check_inside",
+    "memory_needed",
+    "project",
+    "slice_thicknesses",
+    "tile",
+]

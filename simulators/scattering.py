@@ -1,37 +1,43 @@
-"""Electron scattering factors of neutral atoms: Lobato, Kirkland, Peng, or a user's own table.
+"""Electron scattering factors of neutral atoms, and their potentials in real space.
 
 The argument is k² with k = 1/d (twice the s = sin θ / λ of crystallography). For every table the
-Fourier transform of the projected potential is exactly f(k²) / KAPPA [V Å³].
+Fourier transform of the projected potential is exactly f(k²) / KAPPA [V Å³]. Three functional
+forms: Lobato & Van Dyck, Acta Cryst. A 70, 636 (2014); Kirkland (2010), appendix C; Peng, Micron
+30, 625 (1999). Tables, and how to bring one's own: scattering_tables.py.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
 
 from simulators.backend import array_module
 from simulators.electron import KAPPA
+from simulators.scattering_tables import (
+    ScatteringTable,
+    as_table,
+    atomic_number,
+    coefficients,
+    read_table,
+)
 
 
-def _lobato(coefficients: np.ndarray, k2: Any, xp: Any) -> Any:
-    a, b = coefficients
-    return sum(ai * (2 + bi * k2) / (1 + bi * k2) ** 2 for ai, bi in zip(a, b, strict=True))
+def _terms(rows: np.ndarray) -> Any:
+    return zip(*rows, strict=True)
 
 
-def _kirkland(coefficients: np.ndarray, k2: Any, xp: Any) -> Any:
-    rows = zip(*coefficients, strict=True)
-    return sum(a / (k2 + b) + c * xp.exp(-d * k2) for a, b, c, d in rows)
+def _lobato(rows: np.ndarray, k2: Any, xp: Any) -> Any:
+    return sum(a * (2 + b * k2) / (1 + b * k2) ** 2 for a, b in _terms(rows))
 
 
-def _peng(coefficients: np.ndarray, k2: Any, xp: Any) -> Any:
-    a, b = coefficients
-    return sum(ai * xp.exp(-bi * k2 / 4) for ai, bi in zip(a, b, strict=True))
+def _kirkland(rows: np.ndarray, k2: Any, xp: Any) -> Any:
+    return sum(a / (k2 + b) + c * xp.exp(-d * k2) for a, b, c, d in _terms(rows))
+
+
+def _peng(rows: np.ndarray, k2: Any, xp: Any) -> Any:
+    return sum(a * xp.exp(-b * k2 / 4) for a, b in _terms(rows))
 
 
 PARAMETRIZATIONS: dict[str, Callable[[np.ndarray, Any, Any], Any]] = {
@@ -41,48 +47,7 @@ PARAMETRIZATIONS: dict[str, Callable[[np.ndarray, Any, Any], Any]] = {
 }
 
 
-@functools.cache
-def _table(name: str) -> dict[str, np.ndarray]:
-    text = (Path(__file__).parent / "tables" / f"{name}.json").read_text()
-    return {symbol: np.array(rows) for symbol, rows in json.loads(text)["elements"].items()}
-
-
-def atomic_number(element: int | str) -> int:
-    """Atomic number of a symbol or number; a clear error for anything that is no element."""
-    if isinstance(element, str):
-        if element not in atomic_numbers or element == "X":
-            raise ValueError(
-                f"unknown element {element!r}: use a symbol such as 'Si', or Z = 1–118"
-            )
-        return atomic_numbers[element]
-    number = int(element)
-    if not 1 <= number < len(chemical_symbols):
-        raise ValueError(f"unknown element: atomic number {number} is outside 1 to 118")
-    return number
-
-
-def coefficients(element: int | str, parametrization: str = "lobato") -> np.ndarray:
-    """The table's row of an element, in the layout that the table's JSON states.
-
-    Raises
-    ------
-    ValueError
-        Unknown parametrization, unknown element, or an element that the table does not have.
-    """
-    if parametrization not in PARAMETRIZATIONS:
-        known = ", ".join(PARAMETRIZATIONS)
-        raise ValueError(f"unknown parametrization {parametrization!r}: choose one of {known}")
-    symbol = chemical_symbols[atomic_number(element)]
-    table = _table(parametrization)
-    if symbol not in table:
-        raise ValueError(
-            f"the {parametrization} table has no {symbol} (it ends at {list(table)[-1]}): "
-            "use 'lobato' or 'kirkland', or replace the atom"
-        )
-    return table[symbol]
-
-
-def scattering_factor(element: int | str, k2: Any, parametrization: str = "lobato") -> Any:
+def scattering_factor(element: int | str, k2: Any, parametrization: Any = "lobato") -> Any:
     """Electron scattering factor f(k²) [Å].
 
     Parameters
@@ -91,7 +56,7 @@ def scattering_factor(element: int | str, k2: Any, parametrization: str = "lobat
         Atomic number or symbol.
     k2 : array
         Squared spatial frequency [1/Å²], k = 1/d.
-    parametrization : {"lobato", "kirkland", "peng"}
+    parametrization : {"lobato", "kirkland", "peng"} or ScatteringTable
         Which table.
 
     Examples
@@ -99,13 +64,94 @@ def scattering_factor(element: int | str, k2: Any, parametrization: str = "lobat
     >>> round(float(scattering_factor("Si", 0.0)), 2)
     5.84
     """
-    xp = array_module(k2)
-    row = coefficients(element, parametrization)
-    return PARAMETRIZATIONS[parametrization](row, k2, xp)
+    table = as_table(parametrization)
+    return PARAMETRIZATIONS[table.form](coefficients(element, table), k2, array_module(k2))
 
 
 def projected_scattering_factor(
-    element: int | str, k2: Any, parametrization: str = "lobato"
+    element: int | str, k2: Any, parametrization: Any = "lobato"
 ) -> Any:
     """Fourier transform of the projected potential, f(k²) / KAPPA [V Å³]."""
     return scattering_factor(element, k2, parametrization) / KAPPA
+
+
+def _lobato_potential(rows: np.ndarray, r: Any, xp: Any) -> Any:
+    # a / (1 + bk²) and a / (1 + bk²)² are exp(-u)/u and exp(-u) in u = 2πr/√b
+    u = [(a, b, 2 * np.pi * r / np.sqrt(b)) for a, b in _terms(rows)]
+    return sum(np.pi**2 * a / b**1.5 * (2 / x + 1) * xp.exp(-x) for a, b, x in u)
+
+
+def _kirkland_potential(rows: np.ndarray, r: Any, xp: Any) -> Any:
+    return sum(
+        np.pi * a / r * xp.exp(-2 * np.pi * r * np.sqrt(b))
+        + c * (np.pi / d) ** 1.5 * xp.exp(-((np.pi * r) ** 2) / d)
+        for a, b, c, d in _terms(rows)
+    )
+
+
+def _peng_potential(rows: np.ndarray, r: Any, xp: Any) -> Any:
+    return sum(
+        a * (4 * np.pi / b) ** 1.5 * xp.exp(-((2 * np.pi * r) ** 2) / b) for a, b in _terms(rows)
+    )
+
+
+_POTENTIALS = {
+    "lobato": _lobato_potential,
+    "kirkland": _kirkland_potential,
+    "peng": _peng_potential,
+}
+
+
+def radial_potential(element: int | str, r: Any, parametrization: Any = "lobato") -> Any:
+    """Electrostatic potential V(r) [V] of an atom at distances r > 0 [Å].
+
+    Kirkland (2010), equation C.19, and its counterparts for the other two forms. Lobato's and
+    Kirkland's go to infinity as 1/r at the nucleus, Peng's does not.
+
+    Examples
+    --------
+    >>> round(float(radial_potential("Si", 0.5)), 1)
+    66.6
+    """
+    table = as_table(parametrization)
+    rows = coefficients(element, table)
+    return _POTENTIALS[table.form](rows, r, array_module(r)) / KAPPA
+
+
+def radial_projected_potential(
+    element: int | str, r: Any, parametrization: Any = "lobato"
+) -> np.ndarray:
+    """∫ V(√(r² + z²)) dz [V Å] at distances r > 0 [Å] from the axis (NumPy; Bessel functions K)."""
+    from scipy.special import k0, k1
+
+    table = as_table(parametrization)
+    rows = coefficients(element, table)
+    r = np.asarray(r, float)
+    if table.form == "lobato":
+        u = [(a, b, 2 * np.pi * r / np.sqrt(b)) for a, b in _terms(rows)]
+        total = sum(2 * np.pi * a / b * (k0(x) + x * k1(x) / 2) for a, b, x in u)
+    elif table.form == "kirkland":
+        total = sum(
+            2 * np.pi * a * k0(2 * np.pi * r * np.sqrt(b))
+            + c * np.pi / d * np.exp(-((np.pi * r) ** 2) / d)
+            for a, b, c, d in _terms(rows)
+        )
+    else:
+        total = sum(
+            4 * np.pi * a / b * np.exp(-((2 * np.pi * r) ** 2) / b) for a, b in _terms(rows)
+        )
+    return np.asarray(total) / KAPPA
+
+
+__all__ = [
+    "PARAMETRIZATIONS",
+    "ScatteringTable",
+    "as_table",
+    "atomic_number",
+    "coefficients",
+    "projected_scattering_factor",
+    "radial_potential",
+    "radial_projected_potential",
+    "read_table",
+    "scattering_factor",
+]

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from simulators.atoms import Atoms, from_ase, make_atoms, pad, read_atoms, to_ase
+from simulators.atoms import Atoms, from_ase, make_atoms, pad, to_ase
+from simulators.structures import read_atoms
 
 
 def rock_salt() -> ase.Atoms:

@@ -7,8 +7,8 @@ import doctest
 import numpy as np
 import pytest
 
+import simulators.aberrations
 import simulators.electron
-import simulators.optics
 import simulators.scattering
 from simulators.electron import KAPPA, interaction_constant, wavelength
 from simulators.scattering import scattering_factor
@@ -29,7 +29,9 @@ def test_wavelength_and_interaction_constant(kilovolt, angstrom, sigma):
     assert interaction_constant(kilovolt * 1e3) == pytest.approx(sigma, rel=1e-7)
 
 
-@pytest.mark.parametrize("module", [simulators.electron, simulators.optics, simulators.scattering])
+@pytest.mark.parametrize(
+    "module", [simulators.aberrations, simulators.electron, simulators.scattering]
+)
 def test_the_numbers_in_the_docstrings(module):
     result = doctest.testmod(module)
     assert result.attempted > 0

@@ -1,0 +1,4 @@
+"""Differentiable physics of electron microscopy in JAX: from atoms to counts.
+
+Conventions, and how to add to it: the README beside this file.
+"""
