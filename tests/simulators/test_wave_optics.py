@@ -9,9 +9,10 @@ import pytest
 from scipy.special import j1
 
 from simulators.atoms import make_atoms
-from simulators.electron import interaction_constant, wavelength
+from simulators.electron import wavelength
+from simulators.engines import exit_wave
 from simulators.grid import Grid
-from simulators.multislice import exit_wave, fresnel_propagator, multislice
+from simulators.multislice import fresnel_propagator, multislice
 from simulators.optics import Optics, check_probe, plane_wave, probe
 from simulators.potential import Potential, project, slice_thicknesses
 
@@ -106,27 +107,6 @@ def test_traced_and_known_atoms_give_one_potential(x64):
         known = project(atoms, grid, 1.7, mode=mode).slices
         traced = jax.jit(lambda a, m=mode: project(a, grid, 1.7, mode=m, depth=8.0).slices)(atoms)
         np.testing.assert_allclose(traced, known, atol=1e-10 * float(known.max()))
-
-
-def test_two_beam_pendelloesung(x64):
-    # a cosine potential at the exact Bragg tilt: I_g = sin²(σ V_g t), whatever the slice thickness
-    energy, period, strength = 100e3, 4.0, 0.8
-    grid = Grid((4, 64), (1.0, period / 16))
-    x = np.arange(64) * grid.sampling[1]
-    cosine = np.broadcast_to(2 * strength * np.cos(2 * np.pi * x / period), grid.shape)
-    angle = 1e3 * np.arctan(-wavelength(energy) / (2 * period))
-    for dz in (1.0, 2.0):
-        n = int(400 / dz)
-        potential = Potential(jnp.asarray(np.tile(cosine * dz, (n, 1, 1))), np.full(n, dz), grid)
-        planes = tuple(range(0, n, int(20 / dz)))
-        waves = multislice(
-            plane_wave(grid), potential, energy, tilt=(angle, 0.0), planes=planes, bandlimit=False
-        )
-        intensity = np.abs(np.fft.fft2(np.asarray(waves)) / (4 * 64)) ** 2
-        depth = (np.array(planes) + 1) * dz
-        expected = np.sin(interaction_constant(energy) * strength * depth) ** 2
-        # the other beams are not exactly absent: the two-beam form is good to their share
-        assert np.abs(intensity[:, 0, 4] - expected).max() < 0.02
 
 
 def test_flux_is_conserved_without_the_band_limit(x64):
