@@ -10,14 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simulators import beamwise
 from simulators.backend import is_concrete
+from simulators.batches import batch_size, count_devices, gathered, mapped
 from simulators.detectors import Detector, detector_matrix
+from simulators.memory import available_memory, check_memory
 from simulators.multislice import Slab, prepare, through
 from simulators.optics import Optics, check_probe, position_ramps, probe_coefficients
 from simulators.potential import Potential
 
 BATCH = 16
-"""Probes that go through the specimen together: bounds memory, fills the FFT."""
+"""A number of waves to compute together that suits small grids on a CPU."""
+
+MEMORY = 2 * 2**30
+"""Bytes that a scan may keep: the scattering matrix, or waves for a backward pass."""
 
 
 def diffraction(wave: jax.Array) -> jax.Array:
@@ -30,7 +36,12 @@ def cbed(
     optics: Optics,
     positions: Any,
     *,
-    batch: int = BATCH,
+    method: str = "auto",
+    step: str = "first",
+    order: int = 1,
+    coefficients: Any = None,
+    batch: int | None = None,
+    memory: int = MEMORY,
     validate: bool = True,
 ) -> jax.Array:
     """Convergent-beam patterns.
@@ -41,15 +52,57 @@ def cbed(
     optics : Optics
     positions : float [p, 2]
         Probe positions (x, y) in Å.
-    batch : int
-        Probes computed together.
+    method : {"auto", "multislice", "prism"}
+        One multislice a probe, or one a plane wave of the aperture and a matrix product (the exact
+        scattering matrix; equal to float32 2e-6, float64 1e-12 of the maximum). `auto` takes the
+        second where it costs less, fits in `memory`, and energy and semiangle are known numbers.
+    step, order
+        Of the multislice, see `multislice.multislice`.
+    coefficients : complex [ny, nx], optional
+        Fourier coefficients of a probe at the origin, FFT order, Σ|c|² = 1, instead of those that
+        `optics` makes: a vortex, a phase plate, a measured probe.
+    batch : int, optional
+        Waves computed together; as many as fit into the cache if not given.
+    memory : int
+        Bytes. The scattering matrix takes 8 for every beam and pixel inside the band limit (in
+        complex64); beyond `memory` `auto` takes the probes. Where the waves that a backward pass
+        wants would take more, they are computed again instead of kept.
+    validate : bool
+        Check that the probe fits the grid.
 
     Returns
     -------
     float [p, ny, nx]
         Fraction of the dose per pixel, FFT order (zero frequency in the corner).
+
+    Raises
+    ------
+    ValueError
+        Positions that are not [p, 2], a probe that does not fit the grid, patterns that do not fit
+        in the machine, an unknown method.
     """
-    return _scan(potential, optics, positions, None, batch, validate)
+    _check_positions(positions)
+    grid, p, batch = potential.grid, np.shape(positions)[0], _batch(potential, batch)
+    real = potential.slices.real.dtype.itemsize
+    pattern = real * grid.shape[0] * grid.shape[1]
+    check_memory(
+        p * pattern + _working(potential, batch),
+        f"{p} patterns of {grid.shape[0]} × {grid.shape[1]} pixels",
+        f"take at most {_fitting(pattern)} positions at a time, or read detectors with `stem`",
+    )
+    slab, c, beams = _ready(potential, optics, coefficients, step, order, validate)
+    ramps = position_ramps(positions, grid)
+    costs = (0.0, 0.0, 0)
+    if beams is not None:
+        by_beams, by_probes, numbers = beamwise.cbed_cost(grid, len(potential.slices), beams, p)
+        costs = by_beams, by_probes, numbers * real
+    if beamwise.choose(method, beams, *costs, memory):
+        assert beams is not None
+        forget = _forget(potential, len(beams), batch, memory)
+        made = beamwise.cbed_by_beams(slab, grid, c, beams, ramps, batch=batch, forget=forget)
+    else:
+        made = _by_probes(slab, c, ramps, None, batch, _forget(potential, p, batch, memory))
+    return gathered(made)
 
 
 def stem(
@@ -58,7 +111,12 @@ def stem(
     positions: Any,
     detectors: Sequence[Detector],
     *,
-    batch: int = BATCH,
+    method: str = "auto",
+    step: str = "first",
+    order: int = 1,
+    coefficients: Any = None,
+    batch: int | None = None,
+    memory: int = MEMORY,
     validate: bool = True,
 ) -> jax.Array:
     """Signals of all detectors at all positions from one pass.
@@ -68,58 +126,172 @@ def stem(
     positions : float [..., 2]
         Probe positions (x, y) in Å; for an image [ny, nx, 2] of `scan.raster`.
     detectors : sequence of Detector
+    method : {"auto", "multislice", "prism"}
+        As in `cbed`. By beams the image is a Fourier series, so that the number of positions hardly
+        matters: rasters along the axes are read as two thin matrix products.
+    memory : int
+        As in `cbed`; here the scattering matrix holds the pixels of the detectors only.
+    step, order, coefficients, batch, validate
+        As in `cbed`.
 
     Returns
     -------
     float [detectors, ...]
         Fraction of the dose. The source size is not applied here: it acts on the image
         (`linear.blur`), not on a position.
+
+    Raises
+    ------
+    ValueError
+        As `cbed`; an energy that is not a known number; a detector beyond the band limit.
     """
     if not is_concrete(optics.energy):
         raise ValueError("detectors need a known energy: pass optics.energy as a number")
-    matrix = detector_matrix(detectors, potential.grid, float(optics.energy))
-    weights = jnp.asarray(matrix, potential.slices.dtype)
-    shape = np.shape(positions)[:-1]
-    signal = _scan(potential, optics, positions.reshape(-1, 2), weights, batch, validate)
-    return signal.T.reshape(len(detectors), *shape)
+    if np.shape(positions)[-1:] != (2,):
+        raise ValueError(f"positions must be [..., 2] (x, y) in Å, got {np.shape(positions)}")
+    grid, shape, batch = potential.grid, np.shape(positions)[:-1], _batch(potential, batch)
+    p, real = int(np.prod(shape)), potential.slices.real.dtype
+    check_memory(
+        _working(potential, batch),
+        f"{batch} waves of {grid.shape[0]} × {grid.shape[1]} pixels and "
+        f"{len(potential.slices)} slices",
+        "use a smaller batch=, a coarser grid, or thicker slices",
+    )
+    weights = detector_matrix(detectors, grid, float(optics.energy))
+    slab, c, beams = _ready(potential, optics, coefficients, step, order, validate)
+    costs = (0.0, 0.0, 0)
+    if beams is not None:
+        by_beams, by_probes, numbers = beamwise.stem_cost(
+            grid, len(potential.slices), beams, p, len(weights), int(weights.any(axis=0).sum())
+        )
+        costs = by_beams, by_probes, numbers * real.itemsize
+    if beamwise.choose(method, beams, *costs, memory):
+        assert beams is not None
+        forget = _forget(potential, len(beams), batch, memory)
+        return beamwise.stem_by_beams(
+            slab, grid, c, beams, weights, positions, batch=batch, forget=forget
+        )
+    ramps = position_ramps(positions.reshape(-1, 2), grid)
+    forget = _forget(potential, p, batch, memory)
+    signal = gathered(_by_probes(slab, c, ramps, jnp.asarray(weights, real), batch, forget))
+    return signal.T.reshape(len(weights), *shape)
 
 
-def _scan(
+def mean_cbed(
     potential: Potential,
     optics: Optics,
-    positions: Any,
-    weights: jax.Array | None,
-    batch: int,
-    validate: bool,
+    *,
+    step: str = "first",
+    order: int = 1,
+    coefficients: Any = None,
+    batch: int | None = None,
+    validate: bool = True,
 ) -> jax.Array:
-    """Patterns, or their products with `weights`, of all positions, in batches of one size."""
+    """The mean of `cbed` over all positions of the cell (PACBED), without any position.
+
+    Σ_b |c_b|² |S_b(q)|²: beams do not interfere in the mean, so aberrations do not matter, and
+    nothing but one wave per beam is computed.
+
+    Returns
+    -------
+    float [ny, nx]
+        Fraction of the dose per pixel, FFT order.
+
+    Raises
+    ------
+    ValueError
+        An energy or a semiangle that is traced; a probe that does not fit the grid.
+    """
+    slab, c, beams = _ready(potential, optics, coefficients, step, order, validate)
+    if beams is None:
+        raise ValueError(
+            "the plane waves of the aperture must be known: pass energy and semiangle as numbers"
+        )
+    return gathered(beamwise.mean_by_beams(slab, c, beams, batch=_batch(potential, batch)))
+
+
+def _ready(
+    potential: Potential, optics: Optics, coefficients: Any, step: str, order: int, validate: bool
+) -> tuple[Slab, Any, np.ndarray | None]:
+    """The specimen, the probe's coefficients [ny, nx] and its plane waves, where these are known.
+
+    What is known is computed in float64 here, outside the compiled loop (see backend.py).
+    """
+    grid = potential.grid
+    if validate:
+        check_probe(optics, grid)
+    if coefficients is not None and np.shape(coefficients) != grid.shape:
+        raise ValueError(
+            f"coefficients must be {grid.shape} (y, x) like the grid, got {np.shape(coefficients)}"
+        )
+    slab = prepare(potential, optics.energy, tilt=optics.tilt, step=step, order=order)
+    beams = beamwise.known_beams(optics, grid, coefficients)
+    c = probe_coefficients(optics, grid) if coefficients is None else coefficients
+    return slab, c, beams
+
+
+def _check_positions(positions: Any) -> None:
     if np.ndim(positions) != 2 or np.shape(positions)[1] != 2:
         raise ValueError(f"positions must be [p, 2] (x, y) in Å, got {np.shape(positions)}")
-    if validate:
-        check_probe(optics, potential.grid)
-    # What is known is computed in float64 here, outside the compiled loop (see backend.py).
-    slab = prepare(potential, optics.energy, tilt=optics.tilt)
-    dtype = slab.transmission.dtype
-    coefficients = jnp.asarray(probe_coefficients(optics, potential.grid), dtype)
-    ramps = position_ramps(positions, potential.grid)
-    return _patterns(slab, coefficients, *(jnp.asarray(r, dtype) for r in ramps), weights, batch)
 
 
-@functools.partial(jax.jit, static_argnames="batch")
+def _batch(potential: Potential, batch: int | None) -> int:
+    """Waves to compute together."""
+    ny, nx = potential.grid.shape
+    return batch_size(batch, ny * nx, potential.slices.real.dtype.itemsize)
+
+
+def _working(potential: Potential, batch: int) -> int:
+    """Bytes of the prepared specimen and of one batch on its way through."""
+    ny, nx = potential.grid.shape
+    wave = 2 * potential.slices.real.dtype.itemsize * ny * nx
+    return (len(potential.slices) + 4 * batch) * wave
+
+
+def _fitting(pattern: int) -> int:
+    """Patterns that fit in half of what is free."""
+    return max(1, int((available_memory() or pattern) / 2 / pattern))
+
+
+def _forget(potential: Potential, waves: int, batch: int, memory: int) -> bool:
+    """Whether a backward pass had better compute waves again than keep them.
+
+    It keeps one wave a slice, and every batch keeps transmission functions and propagators.
+    """
+    ny, nx = potential.grid.shape
+    kept = 2 * potential.slices.real.dtype.itemsize * ny * nx * len(potential.slices)
+    return waves * kept * (1 + 2 / batch) > memory
+
+
+def _by_probes(
+    slab: Slab, c: Any, ramps: tuple[Any, Any], weights: Any, batch: int, forget: bool
+) -> jax.Array:
+    """Patterns, or their products with `weights`, from one multislice a position."""
+    ramp_y, ramp_x = (jnp.asarray(r, slab.dtype) for r in ramps)
+    # fewer waves than devices: one program, whose transforms then use all cores by themselves
+    devices = count_devices(slab, c, ramp_y, weights) if len(ramp_y) > 1 else 1
+    c = jnp.asarray(c, slab.dtype)
+    return _patterns(slab, c, ramp_y, ramp_x, weights, batch, devices, forget)
+
+
+@functools.partial(jax.jit, static_argnames=("batch", "devices", "forget"))
 def _patterns(
     slab: Slab,
-    coefficients: jax.Array,
+    c: jax.Array,
     ramps_y: jax.Array,
     ramps_x: jax.Array,
     weights: jax.Array | None,
     batch: int,
+    devices: int,
+    forget: bool,
 ) -> jax.Array:
-    def one(ramps: tuple[jax.Array, jax.Array]) -> jax.Array:
-        ramp_y, ramp_x = ramps
-        wave = jnp.fft.ifft2(coefficients * ramp_y[:, None] * ramp_x[None, :])
+    def one(ramps: tuple[jax.Array, jax.Array], shared: tuple) -> jax.Array:
+        slab, c, weights = shared
+        wave = jnp.fft.ifft2(c * ramps[0][:, None] * ramps[1][None, :])
         pattern = diffraction(through(wave, slab))
         if weights is None:
             return pattern
         return jnp.matmul(weights, pattern.ravel(), precision=jax.lax.Precision.HIGHEST)
 
-    return jax.lax.map(one, (ramps_y, ramps_x), batch_size=min(batch, ramps_y.shape[0]))
+    items, shared = (ramps_y, ramps_x), (slab, c, weights)
+    return mapped(one, items, shared, batch=batch, devices=devices, forget=forget)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simulators.backend import is_concrete
+from simulators.batches import batch_size, count_devices, gathered, mapped
 from simulators.detectors import Detector, detector_matrix
 from simulators.electron import wavelength
 from simulators.grid import Grid
@@ -68,7 +69,9 @@ def gram(
     detectors: Sequence[Detector],
     *,
     tilt: tuple[float, float] = (0.0, 0.0),
-    batch: int = 16,
+    step: str = "first",
+    order: int = 1,
+    batch: int | None = None,
 ) -> Gram:
     """Send every beam of the aperture through the specimen.
 
@@ -82,40 +85,121 @@ def gram(
     detectors : sequence of Detector
     tilt : (x, y)
         Beam tilt in mrad.
-    batch : int
-        Beams computed together.
+    step, order
+        See `multislice.multislice`.
+    batch : int, optional
+        Beams computed together; as many as fit into the cache if not given.
+
+    Notes
+    -----
+    Memory: 8 bytes (complex64) for every beam and pixel of the detectors together, and
+    8 · beams² bytes per detector.
     """
     grid = potential.grid
     beams = beams_in(grid, energy, semiangle)
     weights = detector_matrix(detectors, grid, float(energy))
     seen = np.flatnonzero(weights.any(axis=0))
-    slab = prepare(potential, energy, tilt=tilt)
-    scattered = _scatter(slab, jnp.asarray(beams), jnp.asarray(seen), batch)
-    matrices = _grams(scattered, jnp.asarray(weights[:, seen], potential.slices.dtype))
+    slab = prepare(potential, energy, tilt=tilt, step=step, order=order)
+    spectra = scattered(slab, beams, seen, batch=batch)
+    matrices = gram_matrices(gathered(spectra), weights[:, seen])
     return Gram(matrices, beams, grid, float(energy), (float(tilt[0]), float(tilt[1])))
 
 
-@functools.partial(jax.jit, static_argnames="batch")
-def _scatter(slab: Slab, beams: jax.Array, seen: jax.Array, batch: int) -> jax.Array:
-    """Diffracted amplitudes [beams, seen pixels]."""
-    ny, nx = slab.mask.shape
-    real = slab.mask.dtype
+def beam_wave(order: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
+    """exp(2πi k·r) / N [ny, nx] of a diffraction order (y, x): its Fourier transform is one 1."""
+    rows = []
+    for n, h in zip(shape, order, strict=True):
+        # turns as whole numbers modulo n: no digit is lost far from the origin
+        turns = (jnp.arange(n) * h % n).astype(np.finfo(dtype).dtype) / n
+        rows.append(jnp.exp(2j * np.pi * turns).astype(dtype))
+    return rows[0][:, None] * rows[1][None, :] / (shape[0] * shape[1])
 
-    def one(order: jax.Array) -> jax.Array:
-        y, x = (jnp.arange(n) * o % n / n for n, o in zip((ny, nx), order, strict=True))
-        phase = 2 * jnp.pi * (y[:, None] + x[None, :]).astype(real)
-        wave = jax.lax.complex(jnp.cos(phase), jnp.sin(phase)) / (ny * nx)
+
+def scattered(
+    slab: Slab,
+    beams: np.ndarray,
+    seen: np.ndarray,
+    *,
+    batch: int | None = None,
+    forget: bool = False,
+) -> jax.Array:
+    """What every beam scatters into the diffraction pixels that are looked at.
+
+    Parameters
+    ----------
+    slab : Slab
+        Of `multislice.prepare`.
+    beams : int [beams, 2]
+        Diffraction orders (y, x).
+    seen : int [pixels]
+        Flat indices of diffraction pixels, FFT order.
+    batch : int, optional
+        Beams computed together; as many as fit into the cache if not given.
+    forget : bool
+        See `batches.mapped`.
+
+    Returns
+    -------
+    complex [beams, pixels]
+        S_b(q) for a beam of amplitude 1.
+    """
+    size = batch_size(batch, slab.mask.size, slab.mask.dtype.itemsize)
+    devices = count_devices(slab)
+    return _scattered(slab, jnp.asarray(beams), jnp.asarray(seen), size, devices, forget)
+
+
+@functools.partial(jax.jit, static_argnames=("batch", "devices", "forget"))
+def _scattered(
+    slab: Slab, beams: jax.Array, seen: jax.Array, batch: int, devices: int, forget: bool
+) -> jax.Array:
+    def one(order: jax.Array, shared: tuple[Slab, jax.Array]) -> jax.Array:
+        slab, seen = shared
+        wave = beam_wave(order, slab.mask.shape, slab.dtype)
         return jnp.fft.fft2(through(wave, slab)).ravel()[seen]
 
-    return jax.lax.map(one, beams, batch_size=min(batch, beams.shape[0]))
+    return mapped(one, beams, (slab, seen), batch=batch, devices=devices, forget=forget)
+
+
+def gram_matrices(spectra: jax.Array, weights: np.ndarray) -> jax.Array:
+    """Σ_q D(q) S_b(q) S*_b'(q) of detectors that each use only their own pixels.
+
+    Parameters
+    ----------
+    spectra : complex [beams, pixels]
+    weights : float [detectors, pixels]
+        Known; of any sign.
+
+    Returns
+    -------
+    complex [detectors, beams, beams]
+        Hermitian.
+    """
+    counts = np.maximum((weights != 0).sum(axis=1), 1)
+    sizes = np.ceil(np.log2(counts)).astype(int)
+    matrices: dict[int, jax.Array] = {}
+    for size in np.unique(sizes):  # detectors of similar size together, each on its own pixels
+        members = np.flatnonzero(sizes == size)
+        width = int(counts[members].max())
+        index = np.argsort(weights[members] == 0, axis=1, kind="stable")[:, :width]
+        own = np.take_along_axis(weights[members], index, axis=1)
+        made = _gram_matrices(spectra, jnp.asarray(index), jnp.asarray(own, spectra.real.dtype))
+        matrices |= dict(zip(members.tolist(), made, strict=True))
+    return jnp.stack([matrices[i] for i in range(len(weights))])
 
 
 @jax.jit
-def _grams(scattered: jax.Array, weights: jax.Array) -> jax.Array:
-    def one(w: jax.Array) -> jax.Array:
-        return jnp.matmul(scattered * w[None], scattered.conj().T, precision="highest")
+def _gram_matrices(spectra: jax.Array, index: jax.Array, weights: jax.Array) -> jax.Array:
+    """Three real products where the complex one has four: the imaginary part is antisymmetric."""
 
-    return jax.lax.map(one, weights)
+    def one(own: tuple[jax.Array, jax.Array]) -> jax.Array:
+        index, w = own
+        s = spectra[:, index]
+        both = jnp.concatenate([s.real, s.imag], axis=1)
+        real = jnp.matmul(both * jnp.tile(w, 2)[None], both.T, precision="highest")
+        half = jnp.matmul(s.imag * w[None], s.real.T, precision="highest")
+        return jax.lax.complex(real, half - half.T)
+
+    return jax.lax.map(one, (index, weights))
 
 
 def image_series(matrices: Gram, optics: Optics) -> Series:

@@ -63,6 +63,14 @@ def read_at(series: Series, positions: Any) -> jax.Array:
     return jnp.einsum("...px,px->...p", half, row_x, precision="highest").real
 
 
+def read_axes(series: Series, y: Any, x: Any) -> jax.Array:
+    """Values [..., ny, nx] on the raster of lines y [ny] and columns x [nx] in Å, axis by axis."""
+    ky, kx = series.frequencies()
+    rows, columns = _waves(y, ky, series), _waves(x, kx, series)
+    half = jnp.einsum("...ab,xb->...ax", series.coefficients, columns, precision="highest")
+    return jnp.einsum("ya,...ax->...yx", rows, half, precision="highest").real
+
+
 def read_raster(
     series: Series,
     shape: tuple[int, int],
