@@ -1,7 +1,8 @@
 """Scan positions, and how a real scan departs from them: drift, line jitter, row gain.
 
 A scan is slow from line to line and fast along a line, so its errors are one displacement (x, y)
-per line. `linear.sample_lines` puts them into an image exactly.
+per line. `linear.sample_lines` puts them into an image exactly. Errors within a line, which need
+the time of every pixel, are in distortions.py.
 """
 
 from __future__ import annotations
@@ -43,6 +44,95 @@ def raster(
     y, x = np.meshgrid(np.arange(shape[0]) * dy, np.arange(shape[1]) * dx, indexing="ij")
     c, s = np.cos(rotation), np.sin(rotation)
     return np.stack([origin[0] + c * x - s * y, origin[1] + s * x + c * y], axis=-1)
+
+
+def serpentine(
+    shape: tuple[int, int],
+    sampling: float | tuple[float, float],
+    *,
+    origin: tuple[float, float] = (0.0, 0.0),
+    rotation: float = 0.0,
+) -> np.ndarray:
+    """Positions (x, y) [ny, nx, 2] in Å in the order of recording: every second line runs back.
+
+    Needs no fly-back. `unfold(data)` puts the recorded values into the order of `raster`.
+    """
+    return unfold(raster(shape, sampling, origin=origin, rotation=rotation), axis=-3)
+
+
+def unfold(data: Any, axis: int = -2) -> Any:
+    """Turn every second line of a serpentine scan around (lines along `axis`, pixels follow).
+
+    It is its own inverse: recorded order to image, image to recorded order.
+    """
+    xp = array_module(data)
+    lines = xp.moveaxis(data, (axis, axis + 1), (0, 1))
+    back = (np.arange(lines.shape[0]) % 2 == 1).reshape(-1, *(1,) * (lines.ndim - 1))
+    return xp.moveaxis(xp.where(back, lines[:, ::-1], lines), (0, 1), (axis, axis + 1))
+
+
+def spiral(
+    n: int, spacing: float, *, centre: tuple[float, float] = (0.0, 0.0), rotation: float = 0.0
+) -> np.ndarray:
+    """Positions (x, y) [n, 2] in Å of an Archimedean spiral at constant speed, outwards.
+
+    Turns lie `spacing` Å apart and so do the points along the path (outside the first turn), which
+    gives a constant dose and no fly-back (Sang et al., Adv. Struct. Chem. Imaging 2, 6 (2016)).
+    """
+    if n < 1 or not spacing > 0:
+        raise ValueError(f"a spiral needs points and a spacing in Å, got n = {n}, {spacing} Å")
+    # arc length of r = aθ: a (θ √(1 + θ²) + asinh θ)/2, inverted by Newton's method
+    length = 2 * np.pi * np.arange(n, dtype=float)
+    angle = np.sqrt(2 * length)
+    for _ in range(8):
+        root = np.sqrt(1 + angle**2)
+        angle = angle - ((angle * root + np.arcsinh(angle)) / 2 - length) / root
+    radius = spacing / (2 * np.pi) * angle
+    turn = angle + rotation
+    return np.stack([centre[0] + radius * np.cos(turn), centre[1] + radius * np.sin(turn)], axis=-1)
+
+
+def with_flyback(positions: Any, n: int) -> np.ndarray:
+    """Positions [ny, nx + n, 2] of lines [ny, nx, 2] with `n` pixels on the way to the next line.
+
+    The beam goes straight and evenly to the first pixel of the next line; after the last line to
+    where the next line would begin. It is on during this time: these positions receive dose.
+    """
+    positions = np.asarray(positions, float)
+    if positions.ndim != 3 or positions.shape[-1] != 2:
+        raise ValueError(f"lines of positions are [ny, nx, 2], got shape {positions.shape}")
+    if n < 0:
+        raise ValueError(f"the fly-back takes 0 pixels or more, got {n}")
+    start, end = positions[:, 0], positions[:, -1]
+    step = start[-1] - start[-2] if len(start) > 1 else np.zeros(2)
+    following = np.concatenate([start[1:], start[-1:] + step])
+    part = (np.arange(1, n + 1) / (n + 1))[None, :, None]
+    back = end[:, None] + part * (following - end)[:, None]
+    return np.concatenate([positions, back], axis=1)
+
+
+def scan_times(
+    shape: tuple[int, int], dwell: float = 1.0, flyback: float = 0.0, frames: int | None = None
+) -> np.ndarray:
+    """Seconds [ny, nx] (or [frames, ny, nx]) at which each pixel, in order of recording, begins.
+
+    Parameters
+    ----------
+    dwell : float
+        Seconds per pixel.
+    flyback : float
+        Seconds from the end of a line to the start of the next.
+    """
+    if not dwell > 0 or flyback < 0:
+        raise ValueError(
+            f"a dwell time is positive and a fly-back time not negative, got {dwell} and {flyback}"
+        )
+    ny, nx = shape
+    line = nx * dwell + flyback
+    times = np.arange(ny)[:, None] * line + np.arange(nx)[None, :] * dwell
+    if frames is None:
+        return times
+    return np.arange(frames)[:, None, None] * (ny * line) + times
 
 
 @pytree
