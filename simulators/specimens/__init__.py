@@ -5,9 +5,16 @@
 >>> int(columns(atoms).present.sum()) > 100
 True
 
-Every entry of `SPECIMENS` has the signature ``(key, extent, *, n_max, disorder=None) -> Atoms`` and
-works under `jit` and `vmap`. A new crystal is one line in `MATERIALS`; anything else is a function
-in a file of its own and a line in `SPECIMENS`.
+Every entry of `SPECIMENS` has the signature ``(key, extent, *, n_max, **options) -> Atoms`` and
+works under `jit` and `vmap`. Entries of `SCENES` have the same arguments and return
+``(Atoms, labels)``: what the family knows about itself, such as defects, orientation, strain.
+
+>>> atoms, labels = SCENES["nanotube"](jax.random.key(0), (16.0, 16.0), n_max=300)
+>>> round(float(labels.radius), 2) == round(tube(int(labels.n), int(labels.m)).radius, 2)
+True
+
+A new crystal is one line in `MATERIALS`; anything else is a function in a file of its own and a
+line in `SCENES`. Perfect, periodic cells: `supercell`, `oriented` (any zone axis), `nanotube`.
 """
 
 from __future__ import annotations
@@ -15,13 +22,21 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
 from simulators.atoms import Atoms
+from simulators.specimens.amorphous import amorphous
+from simulators.specimens.bulk import bulk, make_bulk
 from simulators.specimens.columns import Columns, columns
+from simulators.specimens.crystal import crystal
+from simulators.specimens.dislocation import film_on_silicon
 from simulators.specimens.generic import generic, generic_cells
+from simulators.specimens.interface import interface
+from simulators.specimens.labels import KINDS, Sites
 from simulators.specimens.lattice import Lattice, make_lattice, patch, supercell
+from simulators.specimens.layers import graphene_layer, hbn_layer, mx2_layer
 from simulators.specimens.materials import (
     MX2,
     diamond110,
@@ -32,24 +47,35 @@ from simulators.specimens.materials import (
     perovskite,
     rutile001,
 )
+from simulators.specimens.nanotube import nanotube, random_nanotube, tube
+from simulators.specimens.oriented import oriented
+from simulators.specimens.particle import cluster, core_shell, particle
 from simulators.specimens.random_crystal import Disorder, Material, material, random_crystal
 
 __all__ = [
+    "KINDS",
     "MATERIALS",
+    "SCENES",
     "SPECIMENS",
     "Columns",
     "Disorder",
     "Lattice",
     "Material",
+    "Sites",
+    "bulk",
     "columns",
     "find_material",
     "generic",
     "generic_cells",
+    "make_bulk",
     "make_lattice",
     "material",
+    "nanotube",
+    "oriented",
     "patch",
     "random_crystal",
     "supercell",
+    "tube",
 ]
 
 
@@ -116,3 +142,25 @@ def _generic(
 
 
 SPECIMENS["generic"] = _generic
+
+SCENES: dict[str, Callable[..., tuple[Atoms, Any]]] = {
+    "graphene_defects": graphene_layer,
+    "hbn_defects": hbn_layer,
+    "mx2_alloy": mx2_layer,
+    "crystal": crystal,
+    "particle": particle,
+    "cluster": cluster,
+    "core_shell": core_shell,
+    "nanotube": random_nanotube,
+    "interface": interface,
+    "film_on_silicon": film_on_silicon,
+    "amorphous": amorphous,
+}
+"""Random scenes with their labels, by name."""
+
+
+def _unlabelled(scene: Callable[..., tuple[Atoms, Any]]) -> Callable[..., Atoms]:
+    return lambda key, extent, **options: scene(key, extent, **options)[0]
+
+
+SPECIMENS.update({name: _unlabelled(scene) for name, scene in SCENES.items()})
