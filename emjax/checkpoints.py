@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emjax.files import replacing
-from emjax.h5_files import CheckpointError, datasets, reading, write_header
+from emjax.h5_files import CheckpointError, datasets, reading, write_header, writing
 
 __all__ = [
     "CheckpointError",
@@ -52,7 +51,7 @@ def save_checkpoint(path: str | os.PathLike, tree: Any, *, meta: dict[str, Any])
     TypeError
         A leaf is neither an array nor a number; names it.
     """
-    with replacing(path) as part, h5py.File(part, "w", locking=False) as file:
+    with writing(path) as file:
         write_header(file, FORMAT, SCHEMA, meta)
         write_leaves(file.create_group("leaves"), tree)
 

@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 
 import emjax
-from emjax.files import plain
+from emjax.files import plain, replacing
 
 
 class CheckpointError(ValueError):
@@ -34,6 +34,34 @@ def write_header(file: h5py.File, kind: str, schema: int, meta: dict[str, Any]) 
             "meta": json.dumps(plain(meta)),
         }
     )
+
+
+@contextmanager
+def abandoning(file: h5py.File) -> Iterator[None]:
+    """Where the block fails, send what HDF5 still wants to write to nowhere.
+
+    HDF5 ends the process with a segmentation fault when closing a file fails, as it does on a full
+    disk. The file is about to be removed in any case.
+    """
+    try:
+        yield
+        file.flush()  # here and not at the closing
+    except BaseException:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, file.id.get_vfd_handle())
+        os.close(nowhere)
+        raise
+
+
+@contextmanager
+def writing(path: str | os.PathLike) -> Iterator[h5py.File]:
+    """A new HDF5 file that takes the place of `path` once it is whole; never half a file."""
+    with (
+        replacing(path) as part,
+        h5py.File(part, "w", locking=False) as file,
+        abandoning(file),
+    ):
+        yield file
 
 
 @contextmanager

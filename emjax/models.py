@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 import emjax
-from emjax.files import plain, replacing
-from emjax.h5_files import CheckpointError, datasets, reading, write_header
+from emjax.files import plain
+from emjax.h5_files import CheckpointError, datasets, reading, write_header, writing
 
 if TYPE_CHECKING:
     import jax
@@ -110,7 +109,7 @@ def save_model(
     output = np.asarray(run_exactly(apply, used, example))
     if not np.isfinite(output).all():
         raise ValueError("the network's output for the example is not finite; it was not saved")
-    with replacing(path) as part, h5py.File(part, "w", locking=False) as file:
+    with writing(path) as file:
         write_header(file, FORMAT, SCHEMA, dict(meta))
         file.attrs["network"] = network
         file.attrs["network_args"] = json.dumps(plain(network_args))
