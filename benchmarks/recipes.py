@@ -12,14 +12,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from simulators.atoms import make_atoms
-from simulators.detectors import Annular, crop_pattern, crop_shape
+from simulators.ctf import ctf
+from simulators.detectors import (
+    Annular,
+    CentreOfMass,
+    Flexible,
+    Segmented,
+    crop_pattern,
+    crop_shape,
+    split,
+)
 from simulators.electron import KAPPA, interaction_constant, mass_correction, wavelength
 from simulators.grid import Grid
+from simulators.hrtem import hrtem
 from simulators.imaging import cbed, diffraction, stem
+from simulators.measurements import com_from_moments, integrate_gradient
 from simulators.multislice import fresnel_propagator, multislice
 from simulators.optics import Optics, plane_wave, probe
-from simulators.potential import Potential, project
-from simulators.scattering import projected_scattering_factor, scattering_factor
+from simulators.positions import scan_step
+from simulators.potential import PROJECTIONS, Potential, project
+from simulators.scattering import (
+    projected_scattering_factor,
+    radial_potential,
+    radial_projected_potential,
+    scattering_factor,
+)
+from simulators.smatrix import SMatrix, build_smatrix, smatrix_cbed, smatrix_stem
+from simulators.tree import replace
 
 
 class NotSupported(Exception):
@@ -90,8 +109,9 @@ def _positions(recipe: dict, data: dict) -> np.ndarray:
 
 
 def _potential(recipe: dict, data: dict, meta: dict, positions: Any, precision: str) -> Potential:
-    if recipe.get("projection", "infinite") != "infinite":
-        raise NotSupported(f"{recipe['projection']} projection")
+    projection = recipe.get("projection", "infinite")
+    if projection not in PROJECTIONS:
+        raise NotSupported(f"{projection} projection")
     thickness = meta[recipe.get("slice_thickness", "slice_thickness")]
     atoms = make_atoms(positions, data["numbers"], data["cell"])
     return project(
@@ -99,6 +119,7 @@ def _potential(recipe: dict, data: dict, meta: dict, positions: Any, precision: 
         _grid(recipe, data, meta),
         thickness,
         mode="abtem",
+        projection=projection,
         parametrization=recipe.get("parametrization", "lobato"),
         dtype=precision,
     )
@@ -147,29 +168,114 @@ def _make_diffraction(recipe, data, meta, positions, precision) -> np.ndarray:
     return _cropped(diffraction(wave / norm), recipe, _grid(recipe, data, meta))
 
 
+def _smatrix(recipe: dict, potential: Potential) -> SMatrix:
+    optics, (fx, fy) = _optics(recipe), recipe["interpolation"]
+    return build_smatrix(
+        potential, optics.energy, optics.semiangle, interpolation=(fy, fx), tilt=optics.tilt
+    )
+
+
 def _make_cbed(recipe, data, meta, positions, precision) -> np.ndarray:
-    _engine(recipe)
     potential = _potential(recipe, data, meta, positions, precision)
-    where = _positions(recipe, data).reshape(-1, 2)
-    patterns = np.asarray(cbed(potential, _optics(recipe), where, validate=False))
+    where, optics = _positions(recipe, data).reshape(-1, 2), _optics(recipe)
+    grid = potential.grid
+    if recipe.get("engine") == "prism":
+        matrix = _smatrix(recipe, potential)
+        grid = matrix.window
+        patterns = np.asarray(smatrix_cbed(matrix, optics, where, validate=False))
+    else:
+        _engine(recipe)
+        options = {"method": "multislice", "validate": False}
+        patterns = np.asarray(cbed(potential, optics, where, **options))
     if str(recipe.get("positions", "")).startswith("mean"):
         patterns = patterns.mean(axis=0)
-    return _cropped(patterns, recipe, potential.grid)
+    return _cropped(patterns, recipe, grid)
+
+
+def _detector(recipe: dict) -> Any:
+    """The detector of a recipe."""
+    said = recipe["detector"]
+    kind = said["type"]
+    if kind == "annular":
+        outer = said.get("outer")
+        offset = tuple(float(v) for v in said.get("offset", (0.0, 0.0)))
+        return Annular(float(said["inner"]), None if outer is None else float(outer), offset)
+    if kind == "segmented":
+        return Segmented(
+            float(said["inner"]),
+            float(said["outer"]),
+            radial=int(said["nbins_radial"]),
+            azimuthal=int(said["nbins_azimuthal"]),
+            rotation=float(said.get("rotation", 0.0)),
+            offset=tuple(float(v) for v in said.get("offset", (0.0, 0.0))),
+        )
+    if kind == "flexible":  # an outer angle in words is the default: below the cutoff angle
+        outer = said.get("outer")
+        outer = float(outer) if isinstance(outer, (int, float)) else None
+        return Flexible(float(said["step_size"]), float(said.get("inner", 0.0)), outer)
+    if kind in ("com", "icom"):
+        return CentreOfMass(said.get("crop", "valid"))
+    raise NotSupported(f"detector {kind}")
 
 
 def _make_stem(recipe, data, meta, positions, precision) -> np.ndarray:
-    _engine(recipe)
-    detector = recipe["detector"]
-    if detector["type"] != "annular":
-        raise NotSupported(f"detector {detector['type']}")
-    ring = Annular(
-        float(detector["inner"]),
-        None if detector.get("outer") is None else float(detector["outer"]),
-        tuple(float(v) for v in detector.get("offset", (0.0, 0.0))),
-    )
+    detector = _detector(recipe)
     potential = _potential(recipe, data, meta, positions, precision)
     where = _positions(recipe, data)
-    return np.asarray(stem(potential, _optics(recipe), where, [ring], validate=False)[0])
+    optics = _optics(recipe)
+    if recipe.get("engine") == "prism":
+        signal = smatrix_stem(
+            _smatrix(recipe, potential), optics, where, [detector], validate=False
+        )
+    else:  # the multislice itself, not the scattering matrix that `stem` would take for many probes
+        _engine(recipe)
+        options = {"method": "multislice", "validate": False}
+        signal = stem(potential, optics, where, [detector], **options)
+    return _laid_out(split(signal, [detector])[0], recipe["detector"], where)
+
+
+def _laid_out(signal: Any, said: dict, where: np.ndarray) -> np.ndarray:
+    """A detector's part [...] or [channels, ...] as the reference lays it out."""
+    signal = np.asarray(signal)
+    kind = said["type"]
+    if kind == "segmented":
+        shape = int(said["nbins_radial"]), int(said["nbins_azimuthal"])
+        return np.moveaxis(signal, 0, -1).reshape(*signal.shape[1:], *shape)
+    if kind == "flexible":
+        return np.moveaxis(signal, 0, -1)[..., None]
+    if kind not in ("com", "icom"):
+        return signal
+    com = com_from_moments(signal)
+    if kind == "com":
+        return com[..., 0] + 1j * com[..., 1]
+    # the scan is [x, y] like everything in the file
+    step = scan_step(np.swapaxes(where, 0, 1))
+    return integrate_gradient(np.swapaxes(com, 0, 1), step).T
+
+
+def _imaging(recipe: dict) -> Optics:
+    """The lens of an image: aberrations and coherence stand apart from the illumination."""
+    lens = recipe["ctf"]
+    named = ("semiangle", "aperture", "aberrations")
+    optics = _optics({**recipe, **{name: lens.get(name) for name in named if lens.get(name)}})
+    return replace(
+        optics,
+        semiangle=lens.get("semiangle"),
+        focal_spread=lens.get("focal_spread", 0.0),
+        angular_spread=lens.get("angular_spread", 0.0),
+    )
+
+
+def _make_ctf(recipe, data, meta, positions, precision) -> np.ndarray:
+    return _xy(_at(ctf(_imaging(recipe), _grid(recipe, data, meta)), precision))
+
+
+def _make_hrtem(recipe, data, meta, positions, precision) -> np.ndarray:
+    _engine(recipe)
+    potential = _potential(recipe, data, meta, positions, precision)
+    planes = recipe.get("planes")
+    planes = None if planes is None else tuple(planes)
+    return _xy(hrtem(potential, _imaging(recipe), planes=planes))
 
 
 def _constant(recipe: dict, data: dict, precision: str) -> np.ndarray:
@@ -185,12 +291,11 @@ def _constant(recipe: dict, data: dict, precision: str) -> np.ndarray:
             raise NotSupported(quantity)
         return _xy(_at(made, precision))
     if "elements" in recipe:
-        factor = {"f_e(k2)": scattering_factor, "f_e(k2)/kappa": projected_scattering_factor}
-        symbol = quantity.split(" [")[0]
-        if symbol not in factor:
+        symbol, argument = quantity.split(" [")[0], data[recipe["argument"].split(" [")[0]]
+        if symbol not in FUNCTIONS:
             raise NotSupported(quantity)
         table = recipe["parametrization"]
-        rows = [factor[symbol](int(z), data["k2"], table) for z in data[recipe["elements"]]]
+        rows = [FUNCTIONS[symbol](int(z), argument, table) for z in data[recipe["elements"]]]
         return np.asarray(_at(np.stack(rows), precision))
     functions = {
         "wavelength": wavelength,
@@ -213,6 +318,12 @@ def _at(array: np.ndarray, precision: str) -> Any:
     return jnp.asarray(array, kind)
 
 
+FUNCTIONS = {
+    "f_e(k2)": scattering_factor,
+    "f_e(k2)/kappa": projected_scattering_factor,
+    "V(r)": radial_potential,
+    "integral of V over z at radius r": radial_projected_potential,
+}
 MAKERS = {
     "constant": _constant,
     "potential": _make_potential,
@@ -221,4 +332,6 @@ MAKERS = {
     "diffraction": _make_diffraction,
     "cbed": _make_cbed,
     "stem": _make_stem,
+    "ctf": _make_ctf,
+    "hrtem": _make_hrtem,
 }
