@@ -27,6 +27,8 @@ sys.path.insert(0, str(ROOT))
 # By environment, so that the subprocesses of tests obey them too; before JAX is imported.
 os.environ["JAX_ENABLE_X64"] = "0"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# most of the time of these tests is compilation of programs that run once
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
 if "jax" in sys.modules:  # some plug-in was faster
     import jax
 
