@@ -75,10 +75,11 @@ def check_angles(
             f"and would see nothing: use a sampling of {_sampling_for(reach, energy):.4f} Å or "
             "finer"
         )
-    if outer > limit * (1 + 1e-9):
+    reach = outer + offset
+    if reach > limit * (1 + 1e-9):
         warnings.warn(
-            f"the detector to {outer:g} mrad is cut by the band limit at {limit:.1f} mrad: use a "
-            f"sampling of {_sampling_for(outer, energy):.4f} Å to see all of it",
+            f"the detector to {reach:g} mrad is cut by the band limit at {limit:.1f} mrad: use a "
+            f"sampling of {_sampling_for(reach, energy):.4f} Å to see all of it",
             stacklevel=stacklevel,
         )
 

@@ -123,6 +123,9 @@ def make_atoms(
         if strange:
             names = [chemical_symbols[z] if 0 < z < 119 else f"Z = {z}" for z in strange]
             raise ValueError(f"atoms hold {names}, which elements={known} does not list")
+        if not ((occupancy >= 0) & (occupancy <= 1)).all():
+            bad = int(np.argmax(~((occupancy >= 0) & (occupancy <= 1))))
+            raise ValueError(f"occupancy must be 0 to 1, atom {bad} has {occupancy[bad]}")
         if not (sigma >= 0).all():
             bad = int(np.argmax(~(sigma >= 0)))
             raise ValueError(f"sigma must be 0 Å or more, atom {bad} has {sigma[bad]}")
@@ -164,6 +167,12 @@ def from_ase(atoms: Any, *, sigma: Any = None) -> Atoms:
     cell = np.diag(matrix).copy()
     if not np.any(matrix):
         raise ValueError("the structure has no cell: set atoms.cell, or use atoms.center(vacuum=5)")
+    for axis, name in enumerate("xyz"):
+        if not matrix[axis].any():
+            raise ValueError(
+                f"the structure has no cell along {name}: use "
+                f"atoms.center(vacuum=5, axis={axis}), or set atoms.cell"
+            )
     if np.abs(matrix - np.diag(cell)).max() > 1e-6 * np.abs(matrix).max():
         raise ValueError(
             "the cell is not orthogonal along x, y, z: orthogonalise it first, for instance with "

@@ -22,6 +22,28 @@ def is_concrete(*values: Any) -> bool:
     return not any(isinstance(v, jax.Array) for v in jax.tree_util.tree_leaves(values))
 
 
+def is_number(value: Any) -> bool:
+    """True for one known real number, whatever its type; not for what is traced."""
+    if isinstance(value, (jax.core.Tracer, bool, str)) or value is None:
+        return False
+    return np.ndim(value) == 0 and np.isrealobj(value)
+
+
+def known(tree: Any) -> Any:
+    """The tree with JAX arrays that are not traced as NumPy arrays, single numbers as floats.
+
+    Values that a user computed with JAX are then checked, and computed with, like any others.
+    """
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+            leaf = np.asarray(leaf)
+            return leaf.item() if leaf.ndim == 0 else leaf
+        return leaf
+
+    return jax.tree_util.tree_map(one, tree)
+
+
 def array_module(*values: Any) -> ModuleType:
     """`numpy` for concrete values, `jax.numpy` otherwise."""
     return np if is_concrete(*values) else jnp

@@ -127,7 +127,17 @@ class Camera:
         variance = zero**2 * (filtered(impulse, undo) ** 2).sum() * (self.readout**2 + rounding)
         shifted = jnp.maximum(count + variance, 0.0)
         log = poisson_log(shifted, self._counted(rate) + variance)
-        return jnp.where(bad, 0.0, log).sum()
+        # a density of grey values: counts are grey values over the gain, filtered
+        scale = jnp.log(zero) - jnp.log(self._gain(rate)) + jnp.zeros_like(log)
+        return jnp.where(bad, 0.0, log + scale).sum() + self._log_undone(rate)
+
+    def _log_undone(self, rate: jax.Array) -> jax.Array:
+        """Logarithm of the determinant of the filter that undoes the NTF."""
+        ny, nx = rate.shape[-2:]
+        q = 2 * jnp.hypot(jnp.fft.fftfreq(ny)[:, None], jnp.fft.fftfreq(nx)[None, :])
+        ntf = self._ntf(q.astype(jnp.promote_types(rate.dtype, jnp.float32)))
+        one = -jnp.where(ntf < FAINTEST, 0.0, jnp.log(jnp.maximum(ntf, FAINTEST))).sum()
+        return one * (rate.size // (ny * nx))
 
     def _counted(self, rate: jax.Array) -> jax.Array:
         """Mean number of independent detections per pixel."""

@@ -94,8 +94,10 @@ class Annular:
         """
         outer = _outer(self.outer, grid, energy)
         # left to the grid, the outer angle is no wish that the band limit could cut
-        asked = grid.antialias_angle(energy) if self.outer is None else outer
-        check_angles(self.inner, asked, math.hypot(*self.offset), grid, energy)
+        away = math.hypot(*self.offset)
+        limit = min(grid.antialias_angle(energy), grid.nyquist_angle(energy))
+        asked = limit - away if self.outer is None else outer
+        check_angles(self.inner, asked, away, grid, energy)
         theta = np.hypot(*scattering_angles(grid, energy))
         mask = (theta >= self.inner) & (theta < outer)
         mask = _shifted(mask, self.offset, grid, energy).astype(float)
@@ -154,6 +156,7 @@ class Flexible:
                 f"no ring of {self.step:g} mrad from {self.inner:g} mrad fits below the band limit "
                 f"of {limit:.1f} mrad: use narrower rings or a finer sampling"
             )
+        limit = min(limit, grid.nyquist_angle(energy))
         asked = min(edges[-1], limit) if self.outer is None else edges[-1]
         check_angles(self.inner, asked, 0.0, grid, energy)
         theta = np.hypot(*scattering_angles(grid, energy))
@@ -332,7 +335,7 @@ def split(
 
 
 def _check_ring(inner: float, outer: float | None, what: str) -> None:
-    if inner < 0 or (outer is not None and outer <= inner):
+    if not inner >= 0 or (outer is not None and not outer > inner):
         raise ValueError(f"{what} needs 0 <= inner < outer [mrad], got {inner:g} and {outer}")
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simulators.backend import complex_dtype
-from simulators.imaging import BATCH, cbed, diffraction
+from simulators.imaging import BATCH, cbed, checked_positions, diffraction
 from simulators.multislice import prepare, through
 from simulators.optics import Optics, check_probe, plane_wave, position_ramps, probe_coefficients
 from simulators.patterns import Patterns, patterns
@@ -57,7 +57,7 @@ def nanobeam(
     with this radius gives the intensity of each. Options go to `imaging.cbed`.
     """
     shape = np.shape(positions)[:-1]
-    made = cbed(potential, optics, positions.reshape(-1, 2), **options)
+    made = cbed(potential, optics, checked_positions(positions).reshape(-1, 2), **options)
     made = made.reshape(*shape, *made.shape[-2:])
     return patterns(made, potential.grid, float(optics.energy), crop=crop)
 
@@ -82,10 +82,12 @@ def pacbed(
     batch : int
         Probes computed together.
     """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     grid = potential.grid
     if validate:
         check_probe(optics, grid)
-    flat = positions.reshape(-1, 2)
+    flat = checked_positions(positions).reshape(-1, 2)
     slab = prepare(potential, optics.energy, tilt=optics.tilt)
     dtype = complex_dtype(potential.slices.dtype)
     coefficients = jnp.asarray(probe_coefficients(optics, grid), dtype)

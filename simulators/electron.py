@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from simulators.backend import array_module
+import numpy as np
+
+from simulators.backend import array_module, is_number
 
 PLANCK = 6.62607004e-34  # J s
 ELECTRON_MASS = 9.10938356e-31  # kg
@@ -25,7 +27,7 @@ KAPPA = 2 * math.pi * ELECTRON_MASS * ELEMENTARY_CHARGE / PLANCK**2 * 1e-20
 
 def check_energy(energy: Any) -> None:
     """Raise where a known energy cannot be meant in eV."""
-    if isinstance(energy, (int, float)) and not 1e3 <= energy <= 1e7:
+    if is_number(energy) and not 1e3 <= energy <= 1e7:
         raise ValueError(
             f"energy = {energy:g} eV is outside 1e3 to 1e7 eV: energies are in eV (80e3 for 80 kV)"
         )
@@ -49,6 +51,7 @@ def wavelength(energy: Any) -> Any:
     """
     check_energy(energy)
     xp = array_module(energy)
+    energy = float(energy) if isinstance(energy, np.number) else energy
     result = _HC / xp.sqrt(energy * (2 * _REST_ENERGY + energy))
     return float(result) if isinstance(energy, (int, float)) else result
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simulators import beamwise
-from simulators.backend import is_concrete
+from simulators.backend import is_concrete, known
 from simulators.batches import batch_size, count_devices, gathered, mapped
 from simulators.detectors import Detector, detector_matrix
 from simulators.memory import available_memory, check_memory
@@ -81,7 +81,9 @@ def cbed(
         Positions that are not [p, 2], a probe that does not fit the grid, patterns that do not fit
         in the machine, an unknown method.
     """
-    _check_positions(positions)
+    if np.ndim(positions) != 2:
+        raise ValueError(f"positions must be [p, 2] (x, y) in Å, got shape {np.shape(positions)}")
+    positions, optics = checked_positions(positions), known(optics)
     grid, p, batch = potential.grid, np.shape(positions)[0], _batch(potential, batch)
     real = potential.slices.real.dtype.itemsize
     pattern = real * grid.shape[0] * grid.shape[1]
@@ -115,6 +117,7 @@ def stem(
     step: str = "first",
     order: int = 1,
     coefficients: Any = None,
+    detector_energy: float | None = None,
     batch: int | None = None,
     memory: int = MEMORY,
     validate: bool = True,
@@ -131,6 +134,8 @@ def stem(
         matters: rasters along the axes are read as two thin matrix products.
     memory : int
         As in `cbed`; here the scattering matrix holds the pixels of the detectors only.
+    detector_energy : float, optional
+        eV at which the detectors' angles become pixels, where `optics.energy` is traced.
     step, order, coefficients, batch, validate
         As in `cbed`.
 
@@ -145,10 +150,13 @@ def stem(
     ValueError
         As `cbed`; an energy that is not a known number; a detector beyond the band limit.
     """
-    if not is_concrete(optics.energy):
-        raise ValueError("detectors need a known energy: pass optics.energy as a number")
-    if np.shape(positions)[-1:] != (2,):
-        raise ValueError(f"positions must be [..., 2] (x, y) in Å, got {np.shape(positions)}")
+    positions, optics = checked_positions(positions), known(optics)
+    seen_at = optics.energy if detector_energy is None else float(detector_energy)
+    if not is_concrete(seen_at):
+        raise ValueError(
+            "detectors need a known energy: pass optics.energy as a number, or detector_energy= to "
+            "differentiate with respect to the energy"
+        )
     grid, shape, batch = potential.grid, np.shape(positions)[:-1], _batch(potential, batch)
     p, real = int(np.prod(shape)), potential.slices.real.dtype
     check_memory(
@@ -157,7 +165,7 @@ def stem(
         f"{len(potential.slices)} slices",
         "use a smaller batch=, a coarser grid, or thicker slices",
     )
-    weights = detector_matrix(detectors, grid, float(optics.energy))
+    weights = detector_matrix(detectors, grid, float(seen_at))
     slab, c, beams = _ready(potential, optics, coefficients, step, order, validate)
     costs = (0.0, 0.0, 0)
     if beams is not None:
@@ -218,6 +226,12 @@ def _ready(
     What is known is computed in float64 here, outside the compiled loop (see backend.py).
     """
     grid = potential.grid
+    for name in ("focal_spread", "angular_spread"):
+        if is_concrete(getattr(optics, name)) and getattr(optics, name) != 0:
+            raise ValueError(
+                f"a probe has no {name}: its patterns are sums over focus (coherence.over_focus) "
+                f"and over the source (coherence.over_source); set {name}=0 here"
+            )
     if validate:
         check_probe(optics, grid)
     if coefficients is not None and np.shape(coefficients) != grid.shape:
@@ -230,9 +244,23 @@ def _ready(
     return slab, c, beams
 
 
-def _check_positions(positions: Any) -> None:
-    if np.ndim(positions) != 2 or np.shape(positions)[1] != 2:
-        raise ValueError(f"positions must be [p, 2] (x, y) in Å, got {np.shape(positions)}")
+def checked_positions(positions: Any) -> Any:
+    """Positions [..., 2] as an array.
+
+    Raises
+    ------
+    ValueError
+        Another shape, no position at all, or one that is not finite.
+    """
+    positions = positions if isinstance(positions, jax.Array) else np.asarray(positions, float)
+    if positions.shape[-1:] != (2,) or positions.size == 0:
+        raise ValueError(
+            f"positions must be [..., 2] (x, y) in Å, at least one; got shape {positions.shape}"
+        )
+    if not isinstance(positions, jax.core.Tracer) and not np.isfinite(positions).all():
+        bad = int(np.argmax(~np.isfinite(positions).all(axis=-1)))
+        raise ValueError(f"position {bad} is not finite: {positions.reshape(-1, 2)[bad]}")
+    return positions
 
 
 def _batch(potential: Potential, batch: int | None) -> int:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simulators.backend import array_module, complex_dtype, is_concrete
+from simulators.backend import array_module, complex_dtype, is_concrete, known
 from simulators.electron import interaction_constant, wavelength
 from simulators.grid import Grid
 from simulators.potential import Potential
@@ -219,6 +219,11 @@ def prepare(
         potential, energy, bandlimit=bandlimit, bandlimit_potential=bandlimit_potential
     )
     thickness = potential.thickness
+    if np.shape(thickness) != np.shape(potential.slices)[:1]:
+        raise ValueError(
+            f"{np.shape(potential.slices)[0]} slices but thicknesses of shape {np.shape(thickness)}"
+        )
+    energy, tilt = known(energy), known(tilt)
     if is_concrete(energy, tilt) and not isinstance(thickness, jax.core.Tracer):
         thickness = np.asarray(thickness, float)
     thickness = thickness * (0.5 if step == "symmetric" else 1.0)

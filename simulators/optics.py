@@ -22,7 +22,7 @@ from simulators.aberrations import (
     ray_displacement,
     scherzer_defocus,
 )
-from simulators.backend import array_module, complex_dtype, is_concrete
+from simulators.backend import array_module, complex_dtype, is_concrete, is_number, known
 from simulators.electron import check_energy, wavelength
 from simulators.grid import Grid
 from simulators.tree import pytree, static
@@ -96,10 +96,10 @@ class Optics:
         check_energy(self.energy)
         if self.aperture not in APERTURES:
             raise ValueError(f"aperture must be one of {APERTURES}, got {self.aperture!r}")
-        if _is_number(self.semiangle) and not 0.1 <= self.semiangle < 1e3:
+        if is_number(self.semiangle) and not 0.1 <= self.semiangle < 1e3:
             raise ValueError(f"semiangle = {self.semiangle:g}: it is in mrad, not rad, 0.1 to 1000")
-        if _is_number(self.inner_semiangle):
-            outer = self.semiangle if _is_number(self.semiangle) else np.inf
+        if is_number(self.inner_semiangle):
+            outer = self.semiangle if is_number(self.semiangle) else np.inf
             if not 0 <= self.inner_semiangle < outer:
                 raise ValueError(
                     f"inner_semiangle = {self.inner_semiangle:g} mrad must lie between 0 and the "
@@ -107,11 +107,11 @@ class Optics:
                 )
         for name in ABERRATIONS:
             value = getattr(self, name)
-            if _is_number(value) and not np.isfinite(value):
+            if is_number(value) and not np.isfinite(value):
                 raise ValueError(f"{name} = {value} is not finite")
         for name in ("focal_spread", "angular_spread", "source_size"):
             value = getattr(self, name)
-            if _is_number(value) and not 0 <= value < np.inf:
+            if is_number(value) and not 0 <= value < np.inf:
                 raise ValueError(f"{name} = {value:g} must be a width, 0 or more")
         check_tilt(self.tilt)
 
@@ -125,16 +125,12 @@ MAX_TILT = 200.0
 """mrad: beyond it the paraxial propagator means nothing; rotate the atoms."""
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating))
-
-
 def check_tilt(tilt: Any) -> None:
     """Raise where a known beam tilt is not a pair of small angles in mrad."""
     if len(tilt) != 2:
         raise ValueError(f"tilt takes a pair (x, y) in mrad, got {tilt!r}")
     for angle in tilt:
-        if _is_number(angle) and not abs(angle) <= MAX_TILT:
+        if is_number(angle) and not abs(angle) <= MAX_TILT:
             raise ValueError(
                 f"a tilt of {angle:g} mrad is too large for the tilted propagator (at most "
                 f"{MAX_TILT:g} mrad): rotate the atoms (tilt.rotated)"
@@ -200,6 +196,7 @@ def check_probe(optics: Optics, grid: Grid) -> None:
         if optics.pupil is None:
             raise ValueError("a probe needs a semiangle [mrad] (or a pupil)")
         return
+    optics = known(optics)
     if not is_concrete(optics.energy, optics.semiangle):
         return
     limit = grid.antialias_angle(float(optics.energy))
@@ -222,6 +219,7 @@ def check_probe(optics: Optics, grid: Grid) -> None:
 
 def probe_reach(optics: Optics) -> float | None:
     """Largest distance [Å] from the axis of the rays of the aperture; `None` where not known."""
+    optics = known(optics)
     plain = [getattr(optics, s) for s in ABERRATIONS]
     plain += [getattr(optics, "phi" + s[1:]) for s in ABERRATIONS if ABERRATIONS[s][1]]
     if not is_concrete(optics.energy, optics.semiangle, plain) or optics.semiangle is None:

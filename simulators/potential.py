@@ -14,7 +14,7 @@ import numpy as np
 
 from simulators import abtem_projection, finite, projection
 from simulators.atoms import Atoms, check_inside
-from simulators.backend import is_concrete, real_dtype
+from simulators.backend import is_concrete, known, real_dtype
 from simulators.deposit import working_memory
 from simulators.grid import Grid
 from simulators.memory import check_memory
@@ -109,12 +109,13 @@ def project(
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
     if projection not in PROJECTIONS:
-        known = ", ".join(PROJECTIONS)
-        raise ValueError(f"unknown projection {projection!r}: choose one of {known}")
+        names = ", ".join(PROJECTIONS)
+        raise ValueError(f"unknown projection {projection!r}: choose one of {names}")
     if int(oversample) != oversample or oversample < 1:
         raise ValueError(f"oversample must be a whole number from 1, got {oversample}")
     dtype = real_dtype(dtype)
-    if is_concrete(atoms):
+    atoms = known(atoms)
+    if is_concrete(atoms.cell):
         _check_grid(atoms, grid)
     if depth is None:
         if not is_concrete(atoms.cell):
@@ -149,6 +150,8 @@ def _stack(
             index = slice_index(atoms.positions[:, 2], depth, thickness)
         elif np.shape(index) != (atoms.n,):
             raise ValueError(f"layers has shape {np.shape(index)} for {atoms.n} atoms")
+        elif is_concrete(index) and not (0 <= np.min(index) <= np.max(index) < len(thickness)):
+            raise ValueError(f"layers must be slice indices 0 to {len(thickness) - 1}")
         make = projection.infinite if mode == "exact" else abtem_projection.infinite
         return make(atoms, grid, index, len(thickness), parametrization, dtype)
     if mode == "exact":

@@ -27,6 +27,7 @@ def slice_thicknesses(depth: float, slice_thickness: Any) -> np.ndarray:
             raise ValueError(f"slice_thickness must be positive Å, got {slice_thickness}")
         _check_thin(float(slice_thickness))
         n = max(1, int(np.ceil(depth / float(slice_thickness))))
+        _check_thin(depth / n)
         return np.full(n, depth / n)
     thickness = np.asarray(slice_thickness, float)
     if thickness.ndim != 1 or not len(thickness) or not (thickness > 0).all():

@@ -374,7 +374,7 @@ def check_window(smatrix: SMatrix, optics: Optics) -> None:
 
 
 def _interpolation(value: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = (value, value) if np.ndim(value) == 0 else tuple(value)
     if len(pair) != 2 or any(int(f) != f or f < 1 for f in pair):
         raise ValueError(f"interpolation is a whole number from 1, or two (y, x), got {value!r}")
     return int(pair[0]), int(pair[1])

@@ -1,7 +1,7 @@
 """Diffraction spots: where a crystal's reflections lie, their indices, and their intensities.
 
 A crystal is its cell: three rows a, b, c [Å] in the frame of the microscope (x, y, and z along the
-beam), conventional or primitive; `oriented` turns a cell until a zone axis is along the beam.
+beam), conventional or primitive; `turned` turns a cell until a zone axis is along the beam.
 Reciprocal vectors are without 2π: |g| = 1 / d.
 """
 
@@ -95,9 +95,7 @@ def cell_matrix(cell: Any) -> np.ndarray:
     return cell
 
 
-def oriented(
-    cell: Any, zone_axis: Sequence[int], along_x: Sequence[int] | None = None
-) -> np.ndarray:
+def turned(cell: Any, zone_axis: Sequence[int], along_x: Sequence[int] | None = None) -> np.ndarray:
     """The cell [3, 3] turned until the direction `zone_axis` [uvw] is along +z.
 
     Parameters
@@ -146,7 +144,8 @@ def reflections(
     Parameters
     ----------
     cell
-        In the frame of the microscope (see `oriented`).
+        In the frame of the microscope (see `turned`, or `axes` of
+        `specimens.oriented`).
     maximum : float
         Largest lateral |g| in 1/Å.
     centring : {"P", "I", "F", "A", "B", "C", "R"}

@@ -41,6 +41,9 @@ class Orientation:
         Largest principal strain in magnitude.
     primitive_cells : int
         Volume in units of the primitive cell, one period.
+    axes : float [3, 3]
+        The conventional axes a, b, c (rows, Å) as they lie in the image's frame: what
+        `spots.find_spots` indexes a pattern with.
     """
 
     zone: tuple[int, int, int]
@@ -50,6 +53,7 @@ class Orientation:
     strain: np.ndarray
     misfit: float
     primitive_cells: int
+    axes: np.ndarray
 
 
 def _indices(name: str, value: Any) -> np.ndarray:
@@ -227,5 +231,6 @@ def oriented(
         np.where(np.abs(strain) < 1e-12, 0, strain),
         float(np.abs(np.linalg.eigvalsh(strain)).max()),
         len(points),
+        axes @ rotation.T @ stretch,
     )
     return atoms, label

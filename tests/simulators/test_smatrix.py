@@ -87,7 +87,6 @@ def test_a_window_is_the_whole_cell_seen_through_it(f):
     np.testing.assert_allclose(patterns.sum((1, 2)), 1.0, rtol=2e-5)
     assert error(patterns, np.broadcast_to(patterns[:1], patterns.shape)) < 2e-5, "an even disc"
     wave = np.abs(np.asarray(exit_waves(vacuum, LENS, POSITIONS)))
-    assert wave.argmax() >= 0
     peaks = [np.unravel_index(one.argmax(), one.shape) for one in wave]
     for axis in (0, 1):
         if f[axis] > 1:  # the probe stands in the middle of its window

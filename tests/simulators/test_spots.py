@@ -18,9 +18,9 @@ from simulators.scattering import scattering_factor
 from simulators.spots import (
     cell_matrix,
     find_spots,
-    oriented,
     reflections,
     structure_factors,
+    turned,
 )
 from simulators.tree import replace
 
@@ -41,7 +41,7 @@ STO = (
 
 def silicon110(repeats=(3, 2)):
     """Atoms of Si with [110] along z, [1-10] along x and [00-1] along y, one period deep."""
-    cell = oriented([A_SI] * 3, (1, 1, 0), along_x=(1, -1, 0))
+    cell = turned([A_SI] * 3, (1, 1, 0), along_x=(1, -1, 0))
     sides = np.array([A_SI / 2**0.5, A_SI, A_SI / 2**0.5])
     shifts = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
     points = ((shifts + DIAMOND[None]).reshape(-1, 3)) @ cell
@@ -62,24 +62,24 @@ def test_cells_and_orientations():
     np.testing.assert_allclose(cell_matrix([2.0, 3.0, 4.0]), np.diag([2.0, 3, 4]))
     hexagonal = cell_matrix([3.0, 3.0, 5.0, 90, 90, 120])
     np.testing.assert_allclose(hexagonal[0] @ hexagonal[1], -4.5)
-    cell = oriented(hexagonal, (0, 0, 1))
+    cell = turned(hexagonal, (0, 0, 1))
     np.testing.assert_allclose(cell, hexagonal, atol=1e-12)
     for axis in ((1, 1, 0), (1, 1, 1), (2, 1, 0)):
-        turned = oriented([4.0, 4.0, 4.0], axis, along_x=(0, 0, 1) if axis[2] == 0 else (1, -1, 0))
-        np.testing.assert_allclose(turned @ turned.T, 16 * np.eye(3), atol=1e-12)
-        assert np.linalg.det(turned) > 0
-        beam = np.array(axis) @ turned
+        lying = turned([4.0, 4.0, 4.0], axis, along_x=(0, 0, 1) if axis[2] == 0 else (1, -1, 0))
+        np.testing.assert_allclose(lying @ lying.T, 16 * np.eye(3), atol=1e-12)
+        assert np.linalg.det(lying) > 0
+        beam = np.array(axis) @ lying
         np.testing.assert_allclose(beam, [0, 0, 4 * np.linalg.norm(axis)], atol=1e-12)
     with pytest.raises(ValueError, match="with a volume"):
         cell_matrix([[1, 0, 0], [0, 1, 0], [1, 1, 0]])
     with pytest.raises(ValueError, match="zone axis must not be"):
-        oriented([4.0] * 3, (0, 0, 0))
+        turned([4.0] * 3, (0, 0, 0))
     with pytest.raises(ValueError, match="parallel to the zone axis"):
-        oriented([4.0] * 3, (1, 1, 0), along_x=(2, 2, 0))
+        turned([4.0] * 3, (1, 1, 0), along_x=(2, 2, 0))
 
 
 def test_reflections_of_a_zone():
-    cell = oriented([A_SI] * 3, (1, 1, 0), along_x=(1, -1, 0))
+    cell = turned([A_SI] * 3, (1, 1, 0), along_x=(1, -1, 0))
     hkl, g = reflections(cell, 0.6, centring="F")
     assert (hkl @ [1, 1, 0] == 0).all()
     assert tuple(hkl[0]) == (0, 0, 0)
