@@ -21,6 +21,7 @@ import numpy as np
 from simulators.backend import array_module, complex_dtype, is_concrete, known
 from simulators.electron import interaction_constant, wavelength
 from simulators.grid import Grid
+from simulators.memory import check_memory
 from simulators.potential import Potential
 from simulators.tree import pytree, replace, static
 
@@ -215,14 +216,20 @@ def prepare(
         raise ValueError(f"unknown step {step!r}: choose one of {', '.join(STEPS)}")
     if order not in (1, 2):
         raise ValueError(f"the propagator's order is 1 or 2, got {order!r}")
-    t = transmission(
-        potential, energy, bandlimit=bandlimit, bandlimit_potential=bandlimit_potential
-    )
     thickness = potential.thickness
     if np.shape(thickness) != np.shape(potential.slices)[:1]:
         raise ValueError(
             f"{np.shape(potential.slices)[0]} slices but thicknesses of shape {np.shape(thickness)}"
         )
+    ny, nx = potential.grid.shape
+    check_memory(
+        2 * jnp.real(potential.slices).dtype.itemsize * len(potential.slices) * ny * nx,
+        f"the transmission functions of {len(potential.slices)} slices of {ny} × {nx} pixels",
+        "use thicker slices, a coarser grid, or send the wave through the specimen in parts",
+    )
+    t = transmission(
+        potential, energy, bandlimit=bandlimit, bandlimit_potential=bandlimit_potential
+    )
     energy, tilt = known(energy), known(tilt)
     if is_concrete(energy, tilt) and not isinstance(thickness, jax.core.Tracer):
         thickness = np.asarray(thickness, float)

@@ -219,6 +219,12 @@ def check_probe(optics: Optics, grid: Grid) -> None:
 
 def probe_reach(optics: Optics) -> float | None:
     """Largest distance [Å] from the axis of the rays of the aperture; `None` where not known."""
+    rays = probe_rays(optics)
+    return None if rays is None else float(np.abs(rays).max())
+
+
+def probe_rays(optics: Optics) -> np.ndarray | None:
+    """Where rays of the aperture go, x + iy in Å (16 angles by 48 azimuths); `None` if unknown."""
     optics = known(optics)
     plain = [getattr(optics, s) for s in ABERRATIONS]
     plain += [getattr(optics, "phi" + s[1:]) for s in ABERRATIONS if ABERRATIONS[s][1]]
@@ -226,7 +232,7 @@ def probe_reach(optics: Optics) -> float | None:
         return None
     k = float(optics.semiangle) * 1e-3 / wavelength(float(optics.energy)) * np.arange(1, 17) / 16
     w = k[:, None] * np.exp(2j * np.pi * np.arange(48) / 48)
-    return float(np.abs(aberrations_at(optics, w, True)[1]).max())
+    return np.asarray(aberrations_at(optics, w, True)[1])
 
 
 def probe_coefficients(optics: Optics, grid: Grid) -> Any:

@@ -360,7 +360,7 @@ def check_window(smatrix: SMatrix, optics: Optics) -> None:
     """
     if not is_concrete(optics) or smatrix.interpolation == (1, 1):
         return
-    widths = probe_width(optics, smatrix.grid)
+    widths = probe_width(optics)
     pairs = zip(smatrix.interpolation, smatrix.window.extent, widths, strict=True)
     if all(f == 1 or width <= length for f, length, width in pairs):
         return

@@ -8,7 +8,7 @@ import numpy as np
 
 from simulators.electron import wavelength
 from simulators.grid import Grid
-from simulators.optics import Optics, ray_displacement
+from simulators.optics import Optics, probe_rays
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,12 @@ def window_grid(grid: Grid, shape: tuple[int, int], f: tuple[int, int]) -> Windo
     return WindowGrid((shape[0] // f[0], shape[1] // f[1]), sampling, grid.antialias_cutoff())
 
 
-def probe_width(optics: Optics, grid: Grid) -> tuple[float, float]:
+def probe_width(optics: Optics) -> tuple[float, float]:
     """Width (y, x) of a known probe in Å: that of its rays, ∇χ/2π, and of its Airy disc.
 
-    Rays are those of the aperture on the grid's frequencies; the disc is 1.22 λ/α wide.
+    The disc is 1.22 λ/α wide.
     """
-    alpha = float(optics.semiangle) * 1e-3
-    airy = 1.22 * wavelength(float(optics.energy)) / alpha
-    # finer frequencies than the grid's own, those of a cell four times as wide
-    fine = Grid.over((4 * grid.extent[0], 4 * grid.extent[1]), sampling=_sampling(optics))
-    inside = np.sqrt(fine.k2()) * wavelength(float(optics.energy)) <= alpha
-    x, y = ray_displacement(optics, fine)
-    widths = [airy + 2 * float(np.abs(np.asarray(ray)[inside]).max()) for ray in (y, x)]
-    return widths[0], widths[1]
-
-
-def _sampling(optics: Optics) -> float:
-    """Å per pixel whose Nyquist angle is a quarter more than the aperture."""
-    return wavelength(float(optics.energy)) / (2.5e-3 * float(optics.semiangle))
+    airy = 1.22e3 * wavelength(float(optics.energy)) / float(optics.semiangle)
+    rays = probe_rays(optics)
+    assert rays is not None
+    return airy + 2 * float(np.abs(rays.imag).max()), airy + 2 * float(np.abs(rays.real).max())

@@ -182,10 +182,10 @@ def test_a_matrix_beyond_the_machine_is_refused_before_it_starts(monkeypatch):
 def test_the_width_of_a_probe():
     focused = Optics(energy=ENERGY, semiangle=20.0)
     airy = 1.22 * 0.03701437 / 0.020
-    assert probe_width(focused, GRID) == pytest.approx((airy, airy), rel=1e-5)
-    out = probe_width(replace(focused, C10=150.0), GRID)
+    assert probe_width(focused) == pytest.approx((airy, airy), rel=1e-5)
+    out = probe_width(replace(focused, C10=150.0))
     assert out == pytest.approx((airy + 6.0, airy + 6.0), rel=0.03)
-    x_only = probe_width(replace(focused, C10=75.0, C12=75.0), GRID)  # a line focus
+    x_only = probe_width(replace(focused, C10=75.0, C12=75.0))  # a line focus
     assert x_only[0] == pytest.approx(airy, abs=0.1)
     assert x_only[1] == pytest.approx(airy + 6.0, rel=0.03)
 
