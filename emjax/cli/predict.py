@@ -130,6 +130,12 @@ def _predict_one(
         f"{nx * step_x / 10:.3g} × {ny * step_y / 10:.3g} nm",
         markup=False,
     )
+    trained = model.meta["sampling"]
+    if not all(0.5 * trained <= step <= 1.5 * trained for step in (step_y, step_x)):
+        console.print(
+            f"[yellow]note[/]     the network was trained on images of {0.5 * trained:g} to "
+            f"{1.5 * trained:g} Å per pixel: is {size} Å right? Look at the overlay."
+        )
     with _progress(console) as advance:
         prediction = predict_image(
             model,
