@@ -64,6 +64,11 @@ def real_dtype(dtype: Any = None) -> Any:
     return dtype
 
 
+def real_of(array: Any) -> Any:
+    """Real dtype of an array's numbers; `array.real` would copy them."""
+    return np.zeros((), array.dtype).real.dtype
+
+
 def complex_dtype(dtype: Any = None) -> Any:
     """The complex dtype that goes with `real_dtype(dtype)`."""
     return np.dtype(np.complex128 if real_dtype(dtype) == np.float64 else np.complex64)

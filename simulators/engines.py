@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simulators.backend import is_concrete
+from simulators.backend import is_concrete, real_of
 from simulators.electron import interaction_constant
 from simulators.multislice import (
     Slab,
@@ -179,7 +179,7 @@ def _times(fields: jax.Array, plane: jax.Array) -> jax.Array:
 
 def _linear(potential: Potential, energy: Any, bandlimit: bool) -> jax.Array:
     """iσV [nz, ny, nx] on the waves' grid."""
-    sigma = jnp.asarray(interaction_constant(energy), jnp.real(potential.slices).dtype)
+    sigma = jnp.asarray(interaction_constant(energy), real_of(potential.slices))
     return on_wave_grid(lambda v: 1j * sigma * v, potential, bandlimit=bandlimit)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simulators.backend import array_module, is_concrete
+from simulators.backend import array_module, is_concrete, real_of
 from simulators.coherence import coherent, focus_offsets, illumination_tilts
 from simulators.ctf import ctf
 from simulators.electron import wavelength
@@ -121,7 +121,7 @@ def hrtem(
     if partial not in PARTIAL:
         raise ValueError(f"unknown partial={partial!r}: choose one of {', '.join(PARTIAL)}")
     grid = potential.grid
-    incident = plane_wave(grid, dtype=jnp.real(potential.slices).dtype)
+    incident = plane_wave(grid, dtype=real_of(potential.slices))
     options = {**options, "engine": engine, "planes": planes}
     filters = {"flip_phase": flip_phase, "wiener_snr": wiener_snr}
     if partial != "explicit":

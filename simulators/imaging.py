@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simulators import beamwise
-from simulators.backend import is_concrete, known
+from simulators.backend import is_concrete, known, real_of
 from simulators.batches import batch_size, count_devices, gathered, mapped
 from simulators.detectors import Detector, detector_matrix
 from simulators.memory import available_memory, check_memory
@@ -85,7 +85,7 @@ def cbed(
         raise ValueError(f"positions must be [p, 2] (x, y) in Å, got shape {np.shape(positions)}")
     positions, optics = checked_positions(positions), known(optics)
     grid, p, batch = potential.grid, np.shape(positions)[0], _batch(potential, batch)
-    real = potential.slices.real.dtype.itemsize
+    real = real_of(potential.slices).itemsize
     pattern = real * grid.shape[0] * grid.shape[1]
     check_memory(
         p * pattern + _working(potential, batch),
@@ -158,7 +158,7 @@ def stem(
             "differentiate with respect to the energy"
         )
     grid, shape, batch = potential.grid, np.shape(positions)[:-1], _batch(potential, batch)
-    p, real = int(np.prod(shape)), potential.slices.real.dtype
+    p, real = int(np.prod(shape)), real_of(potential.slices)
     check_memory(
         _working(potential, batch),
         f"{batch} waves of {grid.shape[0]} × {grid.shape[1]} pixels and "
@@ -239,8 +239,9 @@ def _ready(
             f"coefficients must be {grid.shape} (y, x) like the grid, got {np.shape(coefficients)}"
         )
     slab = prepare(potential, optics.energy, tilt=optics.tilt, step=step, order=order)
-    beams = beamwise.known_beams(optics, grid, coefficients)
     c = probe_coefficients(optics, grid) if coefficients is None else coefficients
+    # known coefficients spare making the aperture a second time
+    beams = beamwise.known_beams(optics, grid, c if isinstance(c, np.ndarray) else coefficients)
     return slab, c, beams
 
 
@@ -266,13 +267,13 @@ def checked_positions(positions: Any) -> Any:
 def _batch(potential: Potential, batch: int | None) -> int:
     """Waves to compute together."""
     ny, nx = potential.grid.shape
-    return batch_size(batch, ny * nx, potential.slices.real.dtype.itemsize)
+    return batch_size(batch, ny * nx, real_of(potential.slices).itemsize)
 
 
 def _working(potential: Potential, batch: int) -> int:
     """Bytes of the prepared specimen and of one batch on its way through."""
     ny, nx = potential.grid.shape
-    wave = 2 * potential.slices.real.dtype.itemsize * ny * nx
+    wave = 2 * real_of(potential.slices).itemsize * ny * nx
     return (len(potential.slices) + 4 * batch) * wave
 
 
@@ -287,7 +288,7 @@ def _forget(potential: Potential, waves: int, batch: int, memory: int) -> bool:
     It keeps one wave a slice, and every batch keeps transmission functions and propagators.
     """
     ny, nx = potential.grid.shape
-    kept = 2 * potential.slices.real.dtype.itemsize * ny * nx * len(potential.slices)
+    kept = 2 * real_of(potential.slices).itemsize * ny * nx * len(potential.slices)
     return waves * kept * (1 + 2 / batch) > memory
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simulators.backend import array_module, complex_dtype, is_concrete, known
+from simulators.backend import array_module, complex_dtype, is_concrete, known, real_of
 from simulators.electron import interaction_constant, wavelength
 from simulators.grid import Grid
 from simulators.memory import check_memory
@@ -96,7 +96,7 @@ def transmission(
     """
     if bandlimit_potential:
         potential = bandlimited(potential)
-    sigma = jnp.asarray(interaction_constant(energy), jnp.real(potential.slices).dtype)
+    sigma = jnp.asarray(interaction_constant(energy), real_of(potential.slices))
     return _gratings(potential, sigma, bandlimit)
 
 
@@ -118,7 +118,7 @@ def bandlimited(potential: Potential) -> Potential:
     keep = np.ix_(*(fourier_indices(n, m) for n, m in zip(fine, grid.shape, strict=True)))
     mask = np.zeros(fine)
     mask[keep] = grid.antialias_mask()
-    limited = jnp.fft.ifft2(jnp.fft.fft2(slices) * jnp.asarray(mask, jnp.real(slices).dtype)[None])
+    limited = jnp.fft.ifft2(jnp.fft.fft2(slices) * jnp.asarray(mask, real_of(slices))[None])
     return replace(potential, slices=limited if jnp.iscomplexobj(slices) else limited.real)
 
 
@@ -127,7 +127,7 @@ def on_wave_grid(
 ) -> jax.Array:
     """A complex function of the slices, seen on the waves' grid, with or without the mask."""
     grid, slices = potential.grid, _checked(potential)
-    mask = jnp.asarray(grid.antialias_mask(), jnp.real(slices).dtype) if bandlimit else None
+    mask = jnp.asarray(grid.antialias_mask(), real_of(slices)) if bandlimit else None
     if slices.shape[-2:] != grid.shape:  # slice by slice: the finer complex stack is never whole
         return jax.lax.map(lambda one: _cropped(function(one), grid, mask), slices)
     if mask is None:
@@ -223,7 +223,7 @@ def prepare(
         )
     ny, nx = potential.grid.shape
     check_memory(
-        2 * jnp.real(potential.slices).dtype.itemsize * len(potential.slices) * ny * nx,
+        2 * real_of(potential.slices).itemsize * len(potential.slices) * ny * nx,
         f"the transmission functions of {len(potential.slices)} slices of {ny} × {nx} pixels",
         "use thicker slices, a coarser grid, or send the wave through the specimen in parts",
     )
@@ -236,7 +236,7 @@ def prepare(
     thickness = thickness * (0.5 if step == "symmetric" else 1.0)
     rows_y, rows_x = propagator_factors(potential.grid, thickness, energy, tilt)
     mask = potential.grid.antialias_mask() if bandlimit else np.ones(potential.grid.shape)
-    real = jnp.real(potential.slices).dtype
+    real = real_of(potential.slices)
     quartic = None
     if order == 2:
         quartic = jnp.asarray(np.pi / 4 * wavelength(energy) ** 3 * thickness, real)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simulators.backend import is_concrete
+from simulators.backend import is_concrete, real_of
 from simulators.batches import batch_size, count_devices, gathered, mapped
 from simulators.beamwise import known_beams, probe_series, read_scan
 from simulators.detectors import Detector, crop_shape, detector_matrix
@@ -142,7 +142,7 @@ def build_smatrix(
         )
     beams = known_beams(Optics(energy=energy, semiangle=semiangle), window)
     assert beams is not None
-    real = potential.slices.real.dtype.itemsize
+    real = real_of(potential.slices).itemsize
     batch = batch_size(batch, grid.shape[0] * grid.shape[1], real)
     check_memory(
         2 * real * (len(beams) * shape[0] * shape[1] + 4 * batch * grid.shape[0] * grid.shape[1]),
