@@ -90,9 +90,10 @@ def _training_images() -> dict[str, float]:
     classes = ("C", "Si", "S", "Se", "Mo", "W", "other")
     materials = {name: MATERIALS[name] for name in ("graphene", "mos2")}
     result = {}
-    linear = jax.jit(make_draw(SceneConfig(), materials, classes, 32))
-    seconds = median_time(lambda k: done(linear(jax.random.key(k))))
-    result["linear_64_per_s"] = 32 / seconds
+    for config, batch in ((SceneConfig(), 32), (SceneConfig(patch=128, sampling=0.1), 16)):
+        linear = jax.jit(make_draw(config, materials, classes, batch))
+        seconds = median_time(lambda k, draw=linear: done(draw(jax.random.key(k))))
+        result[f"linear_{config.patch}_per_s"] = batch / seconds
     for name in materials:
         result[f"multislice_128_{name}_per_s"] = 1 / _multislice_image(name)
     return result

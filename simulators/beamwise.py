@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from simulators.batches import count_devices, gathered, mapped, summed
+from simulators.gram import beam_wave, scattered
 from simulators.grid import Grid
 from simulators.memory import as_text
 from simulators.multislice import Slab, through
 from simulators.optics import Optics, aperture_function
-from simulators.prism import beam_wave, scattered
 from simulators.series import Series, read_at, read_axes
 
 METHODS = ("auto", "multislice", "prism")

@@ -272,6 +272,8 @@ def detector_matrix(detectors: Sequence[Detector], grid: Grid, energy: float) ->
     ValueError
         No detector, one that the grid cannot serve, or a map that is not on the grid.
     """
+    if callable(getattr(detectors, "sensitivity", None)):
+        raise ValueError(f"give a list of detectors: [{type(detectors).__name__}(…)]")
     if not detectors:
         raise ValueError("give at least one detector")
     rows = []

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from simulators.backend import complex_dtype
-from simulators.imaging import BATCH, cbed, checked_positions, diffraction
+from simulators.imaging import cbed, cbed_sum, checked_positions, diffraction, mean_cbed
 from simulators.multislice import prepare, through
-from simulators.optics import Optics, check_probe, plane_wave, position_ramps, probe_coefficients
+from simulators.optics import Optics, plane_wave
 from simulators.patterns import Patterns, patterns
 from simulators.potential import Potential
 
@@ -65,51 +61,28 @@ def nanobeam(
 def pacbed(
     potential: Potential,
     optics: Optics,
-    positions: Any,
+    positions: Any = None,
     *,
-    batch: int = BATCH,
+    step: str = "first",
+    order: int = 1,
+    batch: int | None = None,
     crop: str | float = "valid",
     validate: bool = True,
 ) -> Patterns:
     """The position-averaged pattern, added up batch by batch: one pattern of memory, any scan.
 
-    Over all positions of a periodic cell `imaging.mean_cbed` is the same without any position.
-
     Parameters
     ----------
-    positions : float [..., 2]
-        Probe positions (x, y) in Å.
-    batch : int
-        Probes computed together.
+    positions : float [..., 2], optional
+        Probe positions (x, y) in Å. Without them the mean over the whole periodic cell, from one
+        wave a beam (`imaging.mean_cbed`).
+    step, order : see `multislice.multislice`.
+    batch : int, optional
+        Probes computed together; as many as fit into the cache if not given.
     """
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
-    grid = potential.grid
-    if validate:
-        check_probe(optics, grid)
-    flat = checked_positions(positions).reshape(-1, 2)
-    slab = prepare(potential, optics.energy, tilt=optics.tilt)
-    dtype = complex_dtype(potential.slices.dtype)
-    coefficients = jnp.asarray(probe_coefficients(optics, grid), dtype)
-    rows = [jnp.asarray(ramp, dtype) for ramp in position_ramps(flat, grid)]
-    total = _summed(slab, coefficients, rows[0], rows[1], min(batch, flat.shape[0]))
-    return patterns(total / flat.shape[0], grid, float(optics.energy), crop=crop)
-
-
-@functools.partial(jax.jit, static_argnames="batch")
-def _summed(
-    slab: Any, coefficients: jax.Array, ramps_y: jax.Array, ramps_x: jax.Array, batch: int
-) -> jax.Array:
-    """Sum of the patterns [ny, nx]; rows of zeros fill the last batch and add nothing."""
-    short = -ramps_y.shape[0] % batch
-    parts = [
-        jnp.pad(r, ((0, short), (0, 0))).reshape(-1, batch, r.shape[1]) for r in (ramps_y, ramps_x)
-    ]
-
-    def add(total: jax.Array, one: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        y, x = one
-        wave = jnp.fft.ifft2(coefficients[None] * y[:, :, None] * x[:, None, :])
-        return total + diffraction(through(wave, slab)).sum(axis=0), None
-
-    empty = jnp.zeros(coefficients.shape, coefficients.real.dtype)
-    return jax.lax.scan(jax.checkpoint(add), empty, (parts[0], parts[1]))[0]
+    grid, energy = potential.grid, float(optics.energy)
+    options: dict[str, Any] = {"step": step, "order": order, "batch": batch, "validate": validate}
+    if positions is None:
+        return patterns(mean_cbed(potential, optics, **options), grid, energy, crop=crop)
+    mean = cbed_sum(potential, optics, checked_positions(positions).reshape(-1, 2), **options)
+    return patterns(mean / (np.size(positions) // 2), grid, energy, crop=crop)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simulators.backend import is_concrete
 from simulators.tree import pytree
 
 
@@ -43,7 +44,18 @@ class Drift:
         return path.reshape(*np.shape(times), 2)
 
     def log_likelihood(self, shift: jax.Array, times: Any) -> jax.Array:
-        """Log density of a path [..., 2] that starts at its first point; a scalar."""
+        """Log density of a path [..., 2] that starts at its first point; a scalar.
+
+        Raises
+        ------
+        ValueError
+            A known walk of 0: a path that cannot differ from the drift has no density.
+        """
+        if is_concrete(self.walk) and not np.all(np.asarray(self.walk) > 0):
+            raise ValueError(
+                f"a path has no density with walk = {self.walk}: give the random walk a positive "
+                "size along x and y, or fit velocity alone by least squares"
+            )
         steps = _steps(times)[1:, None]
         jumps = jnp.diff(shift.reshape(-1, 2), axis=0) - steps * _pair(self.velocity)
         variance = steps * _pair(self.walk) ** 2

@@ -27,6 +27,8 @@ from simulators.electron import interaction_constant
 from simulators.multislice import (
     Slab,
     bandlimited,
+    checked_planes,
+    checked_wave,
     multislice,
     on_wave_grid,
     prepare,
@@ -105,12 +107,12 @@ def born(
     slab = prepare(limited, energy, tilt=tilt, bandlimit=bandlimit, step=step, order=order)
     slab = replace(slab, transmission=_linear(limited, energy, bandlimit))
 
-    wave = _checked_wave(wave, potential).astype(slab.dtype)
+    wave = checked_wave(wave, potential).astype(slab.dtype)
     both = jnp.stack([wave, jnp.zeros_like(wave)])
     if planes is None:
         return _once(both, slab).sum(0)
     taken, start = {-1: both}, 0
-    for plane in _checked_planes(planes, slab.n):
+    for plane in checked_planes(planes, slab.n):
         if plane >= 0:
             both = _once(both, slab.part(start, plane + 1))
             taken[plane], start = both, plane + 1
@@ -157,7 +159,7 @@ def multislice_reversed(
     """
     options = {"tilt": tilt, "bandlimit": bandlimit, "bandlimit_potential": bandlimit_potential}
     slab = prepare(potential, energy, step=step, order=order, **options)
-    wave = _checked_wave(wave, potential).astype(slab.dtype)
+    wave = checked_wave(wave, potential).astype(slab.dtype)
 
     def back(psi: jax.Array, some: Slab) -> jax.Array:
         transpose = jax.linear_transpose(lambda incident: through(incident, some), psi)
@@ -166,7 +168,7 @@ def multislice_reversed(
     if planes is None:
         return back(wave, slab)
     taken, end, psi = {slab.n - 1: wave}, slab.n, wave
-    for plane in reversed(_checked_planes(planes, slab.n)):
+    for plane in reversed(checked_planes(planes, slab.n)):
         if plane < slab.n - 1:
             psi = back(psi, slab.part(plane + 1, end))
             taken[plane], end = psi, plane + 1
@@ -183,21 +185,6 @@ def _linear(potential: Potential, energy: Any, bandlimit: bool) -> jax.Array:
     return on_wave_grid(lambda v: 1j * sigma * v, potential, bandlimit=bandlimit)
 
 
-def _checked_wave(wave: jax.Array, potential: Potential) -> jax.Array:
-    if tuple(wave.shape[-2:]) != potential.grid.shape:
-        raise ValueError(
-            f"the wave is {tuple(wave.shape[-2:])} pixels (y, x) but the potential is "
-            f"{potential.grid.shape}"
-        )
-    return jnp.asarray(wave)
-
-
-def _checked_planes(planes: tuple[int, ...], nz: int) -> list[int]:
-    if not planes or min(planes) < -1 or max(planes) >= nz:
-        raise ValueError(f"planes must be slice indices -1 to {nz - 1}, got {planes}")
-    return sorted(set(planes))
-
-
 def _in_one_plane(
     one: Callable[[jax.Array, Potential], jax.Array],
     wave: jax.Array,
@@ -207,7 +194,7 @@ def _in_one_plane(
     step: str,
 ) -> jax.Array:
     """`one(incident, projected potential)` below the last slice or below chosen ones."""
-    wave = _checked_wave(wave, potential)
+    wave = checked_wave(wave, potential)
     nz = potential.slices.shape[0]
     straight = is_concrete(tilt) and not np.any(tilt)
 
@@ -230,7 +217,7 @@ def _in_one_plane(
 
     if planes is None:
         return below(nz - 1)
-    waves = {plane: below(plane) for plane in _checked_planes(planes, nz)}
+    waves = {plane: below(plane) for plane in checked_planes(planes, nz)}
     return jnp.stack([waves[p].astype(waves[max(waves)].dtype) for p in planes])
 
 

@@ -41,6 +41,7 @@ from simulators.scattering import (
     coefficients,
     projected_scattering_factor,
 )
+from simulators.tree import replace
 
 RATIO = 1.6
 """Of one width t to the next: the trapezoid rule's error is exp(-π² / ln RATIO) = 1e-9."""
@@ -146,12 +147,18 @@ def _crop(t: float, grid: Grid) -> tuple[int, int]:
 def project(
     atoms: Atoms, grid: Grid, depth: float, thickness: np.ndarray, parametrization: Any, dtype: Any
 ) -> jax.Array:
-    """Slices [nz, ny, nx] in V Å; differentiable in x, y, z, occupancy and thermal motion."""
+    """Slices [nz, ny, nx] in V Å; differentiable in x, y, z, occupancy and thermal motion.
+
+    Known displacement tensors with components xy, xz or yz are refused; traced ones give NaN.
+    """
     table = as_table(parametrization)
     nz = len(thickness)
     edges = np.concatenate([[0.0], np.cumsum(thickness)])
     if atoms.tensor is not None and not is_traced(atoms.tensor):
         _check_diagonal(np.asarray(atoms.tensor))
+    elif atoms.tensor is not None:  # what cannot be refused shows: NaN, not a silent approximation
+        crossed = jnp.any(_crossed(atoms.tensor))
+        atoms = replace(atoms, occupancy=jnp.where(crossed, jnp.nan, atoms.occupancy))
     ky, kx = quarter_k(grid)
     area = grid.sampling[0] * grid.sampling[1]
     residues = {
@@ -258,8 +265,13 @@ def _pairs(
     return ((y, x), part, (wide_y, wide_x)) if len(part) else None
 
 
+def _crossed(tensor: Any) -> Any:
+    """Which tensors [n, 3, 3] have components xy, xz or yz, [n]."""
+    return abs(tensor[:, [0, 0, 1], [1, 2, 2]]).max(axis=1) > 0
+
+
 def _check_diagonal(tensor: np.ndarray) -> None:
-    crossed = np.abs(tensor[:, [0, 0, 1], [1, 2, 2]]).max(axis=1) > 0
+    crossed = _crossed(tensor)
     if crossed.any():
         i = int(np.argmax(crossed))
         raise ValueError(

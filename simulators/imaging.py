@@ -12,7 +12,7 @@ import numpy as np
 
 from simulators import beamwise
 from simulators.backend import is_concrete, known, real_of
-from simulators.batches import batch_size, count_devices, gathered, mapped
+from simulators.batches import batch_size, count_devices, gathered, mapped, summed
 from simulators.detectors import Detector, detector_matrix
 from simulators.memory import available_memory, check_memory
 from simulators.multislice import Slab, prepare, through
@@ -24,6 +24,16 @@ BATCH = 16
 
 MEMORY = 2 * 2**30
 """Bytes that a scan may keep: the scattering matrix, or waves for a backward pass."""
+
+
+INCOHERENT = {
+    "focal_spread": "add up signals over focus (coherence.over_focus)",
+    "angular_spread": "a probe's illumination is its aperture; the angles of its source are its "
+    "source_size",
+    "source_size": "blur the image (linear.blur), or add up patterns over the source "
+    "(coherence.over_source)",
+}
+"""What makes sums over probes, and how they are taken."""
 
 
 def diffraction(wave: jax.Array) -> jax.Array:
@@ -79,7 +89,7 @@ def cbed(
     ------
     ValueError
         Positions that are not [p, 2], a probe that does not fit the grid, patterns that do not fit
-        in the machine, an unknown method.
+        in the machine, an unknown method, an incoherent source (`INCOHERENT` says what to do).
     """
     if np.ndim(positions) != 2:
         raise ValueError(f"positions must be [p, 2] (x, y) in Å, got shape {np.shape(positions)}")
@@ -88,7 +98,7 @@ def cbed(
     real = real_of(potential.slices).itemsize
     pattern = real * grid.shape[0] * grid.shape[1]
     check_memory(
-        p * pattern + _working(potential, batch),
+        3 * p * pattern + _working(potential, batch),  # padded, gathered, and cut to size
         f"{p} patterns of {grid.shape[0]} × {grid.shape[1]} pixels",
         f"take at most {_fitting(pattern)} positions at a time, or read detectors with `stem`",
     )
@@ -142,13 +152,13 @@ def stem(
     Returns
     -------
     float [detectors, ...]
-        Fraction of the dose. The source size is not applied here: it acts on the image
-        (`linear.blur`), not on a position.
+        Fraction of the dose.
 
     Raises
     ------
     ValueError
-        As `cbed`; an energy that is not a known number; a detector beyond the band limit.
+        As `cbed`; an energy that is not a known number; a detector beyond the band limit; an
+        incoherent source, which acts on the image (`linear.blur`) and not on a position.
     """
     positions, optics = checked_positions(positions), known(optics)
     seen_at = optics.energy if detector_energy is None else float(detector_energy)
@@ -218,6 +228,33 @@ def mean_cbed(
     return gathered(beamwise.mean_by_beams(slab, c, beams, batch=_batch(potential, batch)))
 
 
+def cbed_sum(
+    potential: Potential,
+    optics: Optics,
+    positions: Any,
+    *,
+    step: str = "first",
+    order: int = 1,
+    batch: int | None = None,
+    validate: bool = True,
+) -> jax.Array:
+    """The sum of `cbed` over positions [p, 2]: one pattern [ny, nx] of memory, any scan."""
+    slab, c, _ = _ready(potential, known(optics), None, step, order, validate)
+    ramps = tuple(jnp.asarray(r, slab.dtype) for r in position_ramps(positions, potential.grid))
+    c, batch = jnp.asarray(c, slab.dtype), _batch(potential, batch)
+    return _pattern_sum(slab, c, ramps, min(batch, len(positions)), count_devices(slab, c))
+
+
+@functools.partial(jax.jit, static_argnames=("batch", "devices"))
+def _pattern_sum(slab: Slab, c: jax.Array, ramps: Any, batch: int, devices: int) -> jax.Array:
+    def together(rows: tuple[jax.Array, jax.Array], shared: tuple) -> jax.Array:
+        slab, c = shared
+        waves = jnp.fft.ifft2(c[None] * rows[0][:, :, None] * rows[1][:, None, :])
+        return diffraction(through(waves, slab)).sum(axis=0)
+
+    return summed(together, ramps, (slab, c), batch=batch, devices=devices)
+
+
 def _ready(
     potential: Potential, optics: Optics, coefficients: Any, step: str, order: int, validate: bool
 ) -> tuple[Slab, Any, np.ndarray | None]:
@@ -226,12 +263,9 @@ def _ready(
     What is known is computed in float64 here, outside the compiled loop (see backend.py).
     """
     grid = potential.grid
-    for name in ("focal_spread", "angular_spread"):
+    for name, how in INCOHERENT.items():
         if is_concrete(getattr(optics, name)) and getattr(optics, name) != 0:
-            raise ValueError(
-                f"a probe has no {name}: its patterns are sums over focus (coherence.over_focus) "
-                f"and over the source (coherence.over_source); set {name}=0 here"
-            )
+            raise ValueError(f"one probe has no {name}: {how}; set {name}=0 here")
     if validate:
         check_probe(optics, grid)
     if coefficients is not None and np.shape(coefficients) != grid.shape:
@@ -278,8 +312,8 @@ def _working(potential: Potential, batch: int) -> int:
 
 
 def _fitting(pattern: int) -> int:
-    """Patterns that fit in half of what is free."""
-    return max(1, int((available_memory() or pattern) / 2 / pattern))
+    """Patterns that fit in half of what is free, three copies of each."""
+    return max(1, int((available_memory() or pattern) / 6 / pattern))
 
 
 def _forget(potential: Potential, waves: int, batch: int, memory: int) -> bool:

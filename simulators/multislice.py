@@ -307,14 +307,30 @@ def thickness_series(wave: jax.Array, slab: Slab, planes: tuple[int, ...]) -> ja
     ValueError
         A plane that does not exist.
     """
-    if not planes or min(planes) < -1 or max(planes) >= slab.n:
-        raise ValueError(f"planes must be slice indices -1 to {slab.n - 1}, got {planes}")
     psi = jnp.asarray(wave, slab.dtype)
     taken, start = {-1: psi}, 0
-    for plane in sorted({p for p in planes if p >= 0}):
-        psi = through(psi, slab.part(start, plane + 1))
-        taken[plane], start = psi, plane + 1
+    for plane in checked_planes(planes, slab.n):
+        if plane >= 0:
+            psi = through(psi, slab.part(start, plane + 1))
+            taken[plane], start = psi, plane + 1
     return jnp.stack([taken[p] for p in planes])
+
+
+def checked_planes(planes: tuple[int, ...], nz: int) -> list[int]:
+    """Chosen slice indices, sorted, each once; raises for one that does not exist."""
+    if not planes or min(planes) < -1 or max(planes) >= nz:
+        raise ValueError(f"planes must be slice indices -1 to {nz - 1}, got {planes}")
+    return sorted(set(planes))
+
+
+def checked_wave(wave: jax.Array, potential: Potential) -> jax.Array:
+    """The wave; raises where it is not on the potential's grid."""
+    if tuple(wave.shape[-2:]) != potential.grid.shape:
+        raise ValueError(
+            f"the wave is {tuple(wave.shape[-2:])} pixels (y, x) but the potential is "
+            f"{potential.grid.shape}"
+        )
+    return jnp.asarray(wave)
 
 
 def multislice(
@@ -365,11 +381,7 @@ def multislice(
     ValueError
         A wave on another grid, a plane that does not exist.
     """
-    grid = potential.grid
-    if tuple(wave.shape[-2:]) != grid.shape:
-        raise ValueError(
-            f"the wave is {tuple(wave.shape[-2:])} pixels (y, x) but the potential is {grid.shape}"
-        )
+    wave = checked_wave(wave, potential)
     slab = prepare(
         potential,
         energy,

@@ -21,12 +21,12 @@ from simulators.backend import is_concrete, real_of
 from simulators.batches import batch_size, count_devices, gathered, mapped
 from simulators.beamwise import known_beams, probe_series, read_scan
 from simulators.detectors import Detector, crop_shape, detector_matrix
+from simulators.gram import beam_wave
 from simulators.grid import Grid
 from simulators.memory import check_memory
 from simulators.multislice import Slab, fourier_indices, prepare, through
 from simulators.optics import Optics, position_ramps, probe_coefficients
 from simulators.potential import Potential
-from simulators.prism import beam_wave
 from simulators.tree import pytree, static
 from simulators.windows import WindowGrid, probe_width, window_grid
 
@@ -137,8 +137,8 @@ def build_smatrix(
     limit = min(window.nyquist_angle(energy), window.antialias_angle(energy))
     if not 0 < semiangle <= limit:
         raise ValueError(
-            f"the aperture of {semiangle:g} mrad does not fit: at this sampling and "
-            f"downsample={downsample!r} angles up to {limit:.1f} mrad are kept"
+            f"the aperture of {semiangle:g} mrad does not fit: angles up to {limit:.1f} mrad are "
+            f"kept at a sampling of {grid.sampling} Å (y, x) and downsample={downsample!r}"
         )
     beams = known_beams(Optics(energy=energy, semiangle=semiangle), window)
     assert beams is not None

@@ -2,7 +2,7 @@
 
 A bank of random specimens is sent through multislice once, before the training. Inside the step,
 one specimen's matrix makes the image for any probe, position, rotation and pixel size
-(`simulators.prism`), so no two images are alike. A specimen costs some 10 MB. The beam energy is
+(`simulators.gram`), so no two images are alike. A specimen costs some 10 MB. The beam energy is
 that of the optics; resolutions vary with the aperture.
 """
 
@@ -21,11 +21,11 @@ from emjax.data.synthetic_scan import NATIVE, Expose, random_optics
 from simulators.atoms import make_atoms, wrapped
 from simulators.detectors import Annular
 from simulators.electron import wavelength
+from simulators.gram import Gram, beams_in, gram, image_series
 from simulators.grid import ANTIALIAS_CUTOFF, Grid
 from simulators.optics import Optics
 from simulators.phonons import snapshot
 from simulators.potential import project
-from simulators.prism import Gram, beams_in, gram, image_series
 from simulators.series import blurred, read_raster
 from simulators.specimens import Disorder, Material, columns, generic, random_crystal
 from simulators.specimens.materials import LAYER_DEPTH

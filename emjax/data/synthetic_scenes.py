@@ -4,7 +4,7 @@ What differs from the training images: the full dynamical image of a thermal sna
 linear one, periodic supercells with defects placed by hand (most of kinds that are not trained),
 thick crystals, another background. What is the same: lattices of `MATERIALS`, the ring's inner
 angle, the models of line distortions and noise. One scattering matrix a specimen serves any number
-of images (`simulators.prism`).
+of images (`simulators.gram`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from simulators import tree
 from simulators.atoms import Atoms, wrapped
 from simulators.detectors import Annular
 from simulators.electron import wavelength
+from simulators.gram import Gram, gram, image_series
 from simulators.grid import ANTIALIAS_CUTOFF, Grid
 from simulators.noise import PoissonReadout
 from simulators.optics import Optics
 from simulators.phonons import snapshot
 from simulators.potential import project
-from simulators.prism import Gram, gram, image_series
 from simulators.scan import ScanDistortion, displaced
 from simulators.series import blurred, read_raster
 from simulators.specimens import MATERIALS, columns, supercell

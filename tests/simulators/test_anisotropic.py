@@ -72,6 +72,21 @@ def test_the_mean_of_displaced_atoms(x64):
     assert float(jnp.abs(mean - wrong).max() / smeared.max()) > 0.1, "the test sees anisotropy"
 
 
+def test_the_finite_projection_does_not_pass_over_crossed_components():
+    grid = Grid.over((5.0, 5.0), shape=(32, 32))
+    place, box = [[2.0, 2.4, 2.0]], [5.0, 5.0, 4.0]
+
+    @jax.jit
+    def largest(tensor):
+        atoms = make_atoms(place, [38], box, tensor=tensor, elements=("Sr",))
+        return project(atoms, grid, 2.0, depth=4.0, projection="finite").slices.max()
+
+    with pytest.raises(ValueError, match="components xy, xz or yz"):
+        project(make_atoms(place, [38], box, tensor=U), grid, 2.0, projection="finite")
+    assert np.isnan(largest(jnp.asarray(U, jnp.float32)))
+    assert float(largest(jnp.asarray(np.diag(np.diag(U)), jnp.float32))) > 0
+
+
 def test_shared_own_and_traced_tensors_are_one_potential(x64):
     atoms, grid = scene(random_tensors(5))
     grouped = project(atoms, grid, 2.0).slices

@@ -12,11 +12,11 @@ import pytest
 from simulators import beamwise, imaging
 from simulators.atoms import make_atoms
 from simulators.detectors import Annular
+from simulators.gram import gram_matrices
 from simulators.grid import Grid
 from simulators.imaging import cbed, mean_cbed, stem
 from simulators.optics import Optics, probe_coefficients
 from simulators.potential import project
-from simulators.prism import gram_matrices
 from simulators.scan import raster
 from simulators.tree import replace
 

@@ -168,6 +168,21 @@ def test_the_likelihood_is_largest_at_the_truth(curve, bits):
     assert np.argmax(values) in (2, 3, 4)
 
 
+def test_the_likelihood_of_a_camera_with_a_dqe_finds_its_gain():
+    camera = Camera(mtf=MTF, dqe=DQE, gain=3.0, offset=30.0, readout=0.5)
+    rate = jnp.full((48, 48), 40.0)
+    counts = frames(camera, rate, 4)
+
+    @jax.jit
+    def total(gain):
+        other = replace(camera, gain=gain)
+        return jax.vmap(other.log_likelihood, in_axes=(0, None))(counts, rate * 3.0 / gain).sum()
+
+    # the mean image is the same for all of these: only the noise tells the gain
+    gains = np.array([2.0, 2.5, 2.8, 3.0, 3.2, 3.5, 4.0])
+    assert abs(gains[np.argmax([float(total(g)) for g in gains])] - 3.0) <= 0.2
+
+
 @pytest.mark.parametrize("curve", [None, DQE])
 def test_gradient_to_the_rate_and_to_the_camera(curve, x64):
     camera = draw_camera(

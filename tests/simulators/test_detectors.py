@@ -91,6 +91,28 @@ def test_angles_that_the_grid_does_not_carry():
         Annular(30, 20)
     with pytest.raises(ValueError, match="at least one detector"):
         stem(specimen(), Optics(energy=80e3, semiangle=20.0), np.zeros((1, 2)), [])
+    with pytest.raises(ValueError, match=r"\[Annular"):
+        detector_matrix(Annular(20, 40), GRID, 100e3)
+    with pytest.warns(UserWarning, match="cut by the band limit"):
+        Annular(0, limit - 5, offset=(8.0, 0.0)).sensitivity(GRID, 100e3)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("source_size", r"linear\.blur"),
+        ("focal_spread", "over_focus"),
+        ("angular_spread", "aperture"),
+    ],
+)
+def test_incoherence_is_not_passed_over(name, hint):
+    lens = Optics(energy=80e3, semiangle=20.0, **{name: 1.0})
+    for made in (
+        lambda: cbed(specimen(), lens, np.zeros((1, 2))),
+        lambda: stem(specimen(), lens, np.zeros((1, 2)), [Annular(0, 20)]),
+    ):
+        with pytest.raises(ValueError, match=hint):
+            made()
 
 
 def test_crops_keep_parity_and_centre():

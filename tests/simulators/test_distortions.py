@@ -88,6 +88,11 @@ def test_likelihoods_are_the_densities_of_the_paths(x64):
     assert float(drift.log_likelihood(jnp.asarray(path), flat)) == pytest.approx(expected, rel=1e-9)
 
 
+def test_a_drift_without_a_walk_has_no_density():
+    with pytest.raises(ValueError, match="has no density"):
+        Drift(velocity=(2.0, -1.0)).log_likelihood(jnp.zeros((12, 2)), TIMES.ravel())
+
+
 def test_the_likelihood_finds_the_memory_and_the_drift(x64):
     times = np.arange(4000) * 0.1
     jitter = Jitter(size=(0.3, 0.2), memory=0.5)

@@ -24,8 +24,8 @@ from simulators.tree import replace
 
 OPTICS = Optics(energy=80e3, semiangle=30.0)
 SHAPE = (320, 384)
-"""0.034 Å in the cells below, at which multislice of heavy atoms has converged to 1 %: at 0.068 Å,
-which carries the detectors, a W atom varies by 17 % with its place between pixels."""
+"""0.034 Å in the cells below: at 0.068 Å, which carries the detectors, the signal of a heavy atom
+still depends on its place between pixels (`test_a_heavy_atom_needs_a_fine_grid`)."""
 DEPTH = 6.4
 """Å of the cell of one layer, cut into 4 slices."""
 RINGS = ((60.0, 190.0), (90.0, 200.0))
@@ -181,3 +181,19 @@ def test_ends_in_a_thick_crystal():
     assert share[51][2] > 3, "and what it lost lights up the place between the columns"
     contrast = share[51][0] / share[51][1]
     assert contrast < 0.7, "so the ratio of two columns, by which species are told, is wrong too"
+
+
+def test_a_heavy_atom_needs_a_fine_grid():
+    # the same atom and probe at eight places between pixels
+    ring, optics = [Annular(90, 200)], Optics(energy=80e3, semiangle=25.0)
+    spreads = {}
+    for n in (118, 236):
+        grid, signal = Grid.over((8.0, 8.0), shape=n), []
+        for part in np.arange(8) / 8:
+            place = 4.0 + part * grid.sampling[0] * np.array([1.0, 0.5])
+            atoms = make_atoms([[*place, 1.0]], [74], [8.0, 8.0, 2.0])
+            signal.append(float(stem(project(atoms, grid, 2.0), optics, place[None], ring)[0, 0]))
+        spreads[n] = np.ptp(signal) / np.mean(signal)
+        print(f"{8 / n:.3f} Å: {100 * spreads[n]:.2f} %")
+    assert spreads[118] == pytest.approx(0.24, abs=0.02)
+    assert spreads[236] == pytest.approx(0.016, abs=0.002)

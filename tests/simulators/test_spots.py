@@ -15,6 +15,8 @@ from simulators.optics import Optics
 from simulators.patterns import patterns
 from simulators.potential import project
 from simulators.scattering import scattering_factor
+from simulators.specimens.bulk import bulk
+from simulators.specimens.oriented import oriented
 from simulators.spots import (
     cell_matrix,
     find_spots,
@@ -56,6 +58,17 @@ def silicon110(repeats=(3, 2)):
 def weak(potential, by=1e-3):
     """The same crystal with a potential so weak that scattering is kinematic."""
     return replace(potential, slices=potential.slices * by)
+
+
+def test_the_axes_of_an_oriented_crystal_index_its_pattern():
+    atoms, lying = oriented(bulk("Si"), (1, 1, 0), repeats=(2, 2, 1))
+    grid = Grid.over((float(atoms.cell[1]), float(atoms.cell[0])), shape=(96, 72))
+    pattern = saed(weak(project(atoms, grid, 2.0)), ENERGY, crop=40.0)
+    spots = find_spots(pattern, lying.axes, centring="F")
+    strong = spots.of(1, -1, 1)
+    assert spots.of(2, -2, 0) > 0.3 * strong
+    np.testing.assert_allclose(spots.of(-1, 1, 1), strong, rtol=1e-3)
+    assert spots.of(0, 0, 2) < 1e-4 * strong, "forbidden in diamond"
 
 
 def test_cells_and_orientations():
@@ -195,10 +208,15 @@ def test_pacbed_is_the_mean_of_the_patterns():
     where = np.random.default_rng(0).uniform(0, 5, (3, 3, 2))
     each = np.asarray(cbed(potential, optics, where.reshape(-1, 2)))
     expected = patterns(each.mean(axis=0), grid, ENERGY)
-    for batch in (4, 100):
+    for batch in (4, 100, None):
         made = pacbed(potential, optics, where, batch=batch)
         np.testing.assert_allclose(made.intensity, expected.intensity, rtol=2e-4, atol=1e-9)
     assert made.first == expected.first
+    whole = pacbed(potential, optics)
+    steps = [np.arange(n) * s for n, s in zip(grid.shape[::-1], grid.sampling[::-1], strict=True)]
+    everywhere = np.stack(np.meshgrid(*steps), -1)
+    scanned = pacbed(potential, optics, everywhere)
+    np.testing.assert_allclose(scanned.intensity, whole.intensity, rtol=2e-4, atol=1e-8)
 
     def brightest(slices):
         changed = replace(potential, slices=slices)

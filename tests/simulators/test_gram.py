@@ -11,12 +11,12 @@ import pytest
 
 from simulators.atoms import make_atoms
 from simulators.detectors import Annular
+from simulators.gram import beams_in, gram, image_series
 from simulators.grid import Grid
 from simulators.imaging import stem
 from simulators.linear import blur
 from simulators.optics import Optics
 from simulators.potential import project
-from simulators.prism import beams_in, gram, image_series
 from simulators.scan import raster
 from simulators.series import Series, blurred, read_at, read_raster
 from simulators.tree import replace
