@@ -33,6 +33,7 @@ from simulators.specimens.columns import Columns, columns
 from simulators.specimens.crystal import crystal
 from simulators.specimens.dislocation import film_on_silicon
 from simulators.specimens.generic import generic, generic_cells
+from simulators.specimens.glass_interface import glass_interface
 from simulators.specimens.interface import interface
 from simulators.specimens.labels import KINDS, Sites
 from simulators.specimens.lattice import Lattice, make_lattice, patch, supercell
@@ -155,6 +156,7 @@ SCENES: dict[str, Callable[..., tuple[Atoms, Any]]] = {
     "interface": interface,
     "film_on_silicon": film_on_silicon,
     "amorphous": amorphous,
+    "glass_interface": glass_interface,
 }
 """Random scenes with their labels, by name."""
 

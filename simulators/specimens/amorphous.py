@@ -155,7 +155,7 @@ def mixture(composition: Mapping[str, float], count: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=32)
-def _glass(name: str) -> tuple[Mapping[str, float], float, float]:
+def glass_of(name: str) -> tuple[Mapping[str, float], float, float]:
     if name not in GLASSES:
         raise ValueError(f"no amorphous material {name!r}. There are: {', '.join(GLASSES)}")
     return GLASSES[name]
@@ -200,7 +200,7 @@ def amorphous(
         An unknown glass, a density that random packing does not reach, a box too small, too few
         rows.
     """
-    default = _glass(glass)
+    default = glass_of(glass)
     composition = default[0] if composition is None else composition
     density = default[1] if density is None else float(density)
     distance = default[2] if distance is None else float(distance)

@@ -164,6 +164,7 @@ _CONSTANTS: dict[str, tuple] = {
     "GaAs": ("zincblende", ("Ga", "As"), 5.653),
     "GaP": ("zincblende", ("Ga", "P"), 5.451),
     "InP": ("zincblende", ("In", "P"), 5.869),
+    "SiC": ("zincblende", ("Si", "C"), 4.360),
     "MgO": ("rocksalt", ("Mg", "O"), 4.212),
     "SrTiO3": ("perovskite", ("Sr", "Ti", "O"), 3.905),
     "LaAlO3": ("perovskite", ("La", "Al", "O"), 3.790),

@@ -29,6 +29,7 @@ CASES = {
     "interface": ((20.0, 16.0), 360, 1.85, {}),
     "film_on_silicon": ((20.0, 18.0), 240, 1.7, {}),
     "amorphous": ((12.0, 10.0), 120, 1.55, {}),
+    "glass_interface": ((14.0, 12.0), 240, 1.55, {}),
 }
 """What is known of the families; one that is not listed is drawn in a large box."""
 

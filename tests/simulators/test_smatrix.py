@@ -100,9 +100,9 @@ def test_interpolation_is_close_to_multislice_and_better_when_finer():
         error(smatrix_stem(matrix(f), LENS, POSITIONS, DETECTORS[:1]), direct)
         for f in ((2, 3), (2, 1), (1, 1))
     ]
-    assert errors[0] > errors[2] < 5e-5
-    assert errors[1] > errors[2]
-    assert max(errors) < 0.2
+    print(f"relative to multislice at (2, 3), (2, 1), (1, 1): {errors}")
+    np.testing.assert_allclose(errors[:2], [0.159, 0.062], rtol=0.05)
+    assert errors[2] < 2e-6
 
 
 def test_batches_shapes_and_jit_do_not_matter():
