@@ -6,6 +6,10 @@
         config.json      every setting        env.json       versions, device, commit, command
         metrics.csv      one row a step       checkpoint.h5  to resume from
         model.h5         the trained network  report.html    for a person to look at
+        lock             held while a process writes here
+
+Of several processes that train together the first writes; the others are given a scratch folder, so
+that a script may write its files as if it were alone.
 """
 
 from __future__ import annotations
@@ -15,11 +19,14 @@ import json
 import os
 import shlex
 import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emjax import distributed
 from emjax.environment import (
     RunError,
     backend_line,
@@ -29,6 +36,7 @@ from emjax.environment import (
 )
 from emjax.files import plain, write_json
 from emjax.metrics_file import MetricsFile
+from emjax.run_lock import lock_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +50,9 @@ class Run:
     Attributes
     ----------
     path
-        The folder.
+        The folder to write to; a scratch folder in all processes but the first.
+    home
+        The run's folder, in every process.
     config
         The configuration, as it was given to `open_run`.
     experiment, preset, command
@@ -60,8 +70,10 @@ class Run:
         preset: str = "",
         command: str = "",
         resumed: bool = False,
+        home: str | os.PathLike | None = None,
     ) -> None:
         self.path = Path(path)
+        self.home = Path(path if home is None else home)
         self.config = config
         self.experiment = experiment
         self.preset = preset
@@ -74,7 +86,7 @@ class Run:
     @property
     def checkpoint_path(self) -> Path:
         """Where `emjax.training.fit` keeps the state to resume from."""
-        return self.path / "checkpoint.h5"
+        return self.home / "checkpoint.h5"
 
     @property
     def model_path(self) -> Path:
@@ -86,7 +98,8 @@ class Run:
         """A rich console on the standard output; wide and plain when that is not a terminal."""
         from rich.console import Console
 
-        console = Console(highlight=False, soft_wrap=True)
+        quiet = self.home != self.path  # the first process speaks for all
+        console = Console(highlight=False, soft_wrap=True, quiet=quiet)
         if not console.is_terminal and "COLUMNS" not in os.environ:
             console.width = 120
         return console
@@ -122,7 +135,7 @@ class Run:
                 drop_next = True
             elif word not in ("--resume", "--overwrite") and not word.startswith("--name="):
                 kept.append(word)
-        return shlex.join([*kept, "--name", self.path.name, "--resume"])
+        return shlex.join([*kept, "--name", self.home.name, "--resume"])
 
 
 def open_run(
@@ -139,6 +152,8 @@ def open_run(
     may_differ: Sequence[str] = ("time_limit",),
 ) -> Run:
     """Make (or reopen) the folder of a run and print the backend as line 1.
+
+    Joins the other processes first, if there are any (`emjax.distributed.initialize`).
 
     Parameters
     ----------
@@ -168,7 +183,7 @@ def open_run(
     ------
     RunError
         Wrong backend; nothing to resume; resumed with other settings (lists them); the folder to
-        overwrite is not a run's.
+        overwrite is not a run's; another process writes there.
     """
     stem = Path(experiment).stem
     root, folder = Path(root), name or stem
@@ -176,19 +191,45 @@ def open_run(
         raise RunError(f"--name {folder!r} must be a plain folder name; use --root for the place")
     if resume and overwrite:
         raise RunError("--resume continues a run and --overwrite deletes it: choose one")
+    distributed.initialize()
     warning = check_backend(require)
     settings = {"experiment": stem, "preset": preset, "config": plain(config)}
-    if resume:
-        path = _find(root, folder, exact=name is not None)
-        _check_same(path, settings, may_differ)
-    else:
-        path = _make(root, folder, overwrite)
-    run = Run(path, config, experiment=stem, preset=preset, command=command or "", resumed=resume)
-    run.print(backend_line())
-    if warning:
-        run.console.print(warning, style="bold yellow", markup=False)
-    _write(run, settings, resume)
+    made = {"experiment": stem, "preset": preset, "command": command or "", "resumed": resume}
+    if distributed.rank() > 0:
+        return _follow(config, made)
+    try:
+        if resume:
+            path = _find(root, folder, exact=name is not None)
+            _check_same(path, settings, may_differ)
+        else:
+            path = _make(root, folder, overwrite)
+        lock = lock_folder(path)
+        run = Run(path, config, **made)
+        if lock is not None:
+            weakref.finalize(run, os.close, lock)
+        run.print(backend_line())
+        if warning:
+            run.console.print(warning, style="bold yellow", markup=False)
+        _write(run, settings, resume)
+    except Exception:
+        distributed.from_first("")  # the others wait
+        raise
     run.print(f"run {path}" + (f" (preset {preset})" if preset else "") + (", resumed" * resume))
+    distributed.from_first(str(path.resolve()))
+    return run
+
+
+def _follow(config: Any, made: dict[str, Any]) -> Run:
+    """The run of a process that is not the first: what it writes is thrown away."""
+    home = Path(distributed.from_first("") or os.devnull)
+    if home == Path(os.devnull):
+        raise RunError("the first process could not open the run; it says why")
+    scratch = tempfile.TemporaryDirectory(prefix=f"emjax-{distributed.rank()}-")
+    for file in ("config.json", "env.json", "metrics.csv"):
+        if (home / file).is_file():
+            shutil.copy(home / file, scratch.name)
+    run = Run(scratch.name, config, home=home, **made)
+    weakref.finalize(run, scratch.cleanup)
     return run
 
 
@@ -223,7 +264,10 @@ def _make(root: Path, folder: str, overwrite: bool) -> Path:
         ours = path.is_dir() and ((path / "config.json").is_file() or not any(path.iterdir()))
         if not ours:
             raise RunError(f"{path} is not the folder of a run, so --overwrite leaves it alone")
+        lock = lock_folder(path)  # not while another process writes there
         shutil.rmtree(path)
+        if lock is not None:
+            os.close(lock)
     number = 1
     while True:
         try:

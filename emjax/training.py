@@ -4,6 +4,9 @@
 chunks, and chunks begin at the same updates whether a run was interrupted or not; with batches
 drawn from ``fold_in(key, step)`` a resumed run therefore equals an uninterrupted one (bit for bit
 on the CPU). To change the loop, copy this file: what it calls is public.
+
+Where several processes train together (`emjax.distributed`) all of them run this loop; the first
+one writes, and all decide alike when to stop.
 """
 
 from __future__ import annotations
@@ -12,15 +15,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
 import numpy as np
 
-from emjax.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from emjax import checkpoints_global, distributed
+from emjax.checkpoints import CheckpointError
 from emjax.progress import TrainingProgress, clock
 from emjax.runs import Run
+from emjax.sharding import on_one_device
 from emjax.training_step import (
     NonFiniteError,
     Step,
@@ -66,6 +71,7 @@ def fit(
     checkpoint_every: int = 0,
     time_limit: float | None = None,
     resume: bool | None = None,
+    stop: Callable[[dict[str, list[float]]], str | None] | None = None,
 ) -> TrainState:
     """Train until `steps` updates are made.
 
@@ -99,11 +105,15 @@ def fit(
         before a resume included). The learning-rate schedule does not know of it.
     resume
         Go on from the checkpoint in the run's folder, if there is one. Default: `run.resumed`.
+    stop
+        ``columns of metrics.csv -> reason, or None``: asked after every evaluation, ends the
+        training where it gives a reason (early stopping). It sees the whole history, so that a
+        resumed run decides as the uninterrupted one.
 
     Returns
     -------
     TrainState
-        After the last update; ``state.ema`` are the weights to use.
+        After the last update, on one device; ``state.ema`` are the weights to use.
 
     Raises
     ------
@@ -114,26 +124,34 @@ def fit(
         resumes is printed. A second one stops at once.
     CheckpointError
         The checkpoint to resume from does not fit this training.
+    OutOfMemoryError
+        The device's memory does not hold an update; says which batch would fit.
     """
     if steps < 1 or chunk < 1:
         raise ValueError(f"steps ({steps}) and chunk ({chunk}) must be at least 1")
-    done, seconds = int(state.step), 0.0
+    checkpoints_global.require_orbax()
+    done, seconds, reason = int(state.step), 0.0, None
     if run.resumed if resume is None else resume:
         state, done, seconds = _restore(run, state, key)
-    if done >= steps or _over(seconds, time_limit):
+        history = run.metrics()
+        evaluated = any(name.startswith("val_") for name in history)
+        reason = stop(history) if stop and evaluated else None
+    (over,) = distributed.any_process(_over(seconds, time_limit))
+    if done >= steps or over or reason:
         run.print(f"Nothing left to train: {done} of {steps} updates were made before.")
-        return state
+        return on_one_device(state)
 
     def save() -> None:
-        tree = {"state": state, "key": key}
-        save_checkpoint(run.checkpoint_path, tree, meta={"step": done, "seconds": seconds})
+        tree, meta = {"state": state, "key": key}, {"step": done, "seconds": seconds}
+        checkpoints_global.save_state(run.checkpoint_path, tree, meta)
 
+    quit_ = False  # somebody was asked to stop
     first, start, saved = done, time.monotonic(), time.monotonic()
     with (
         TrainingProgress(run.console, steps, done) as progress,
         _stop_request(progress.message) as stopped,
     ):
-        while done < steps and not stopped() and not _over(seconds, time_limit):
+        while done < steps and not (quit_ or over or reason):
             n = min(chunk, steps - done)
             began = time.monotonic()
             updates = step.compile(state, key, n)
@@ -142,8 +160,9 @@ def fit(
             if done == first:
                 progress.message(f"compiled the update in {compiling:.1f} s")
             began = time.monotonic()
-            state, history = updates(state, key)
-            history = jax.device_get(history)  # waits for the device
+            with getattr(step, "explaining", _no_words)(state, key, n):
+                state, history = updates(state, key)
+                history = jax.device_get(history)  # waits for the device
             took = time.monotonic() - began
             _check(run, step, state, key, history, done)
             before, done, seconds = done, done + n, seconds + took
@@ -155,34 +174,41 @@ def fit(
                 left = min(left, time_limit - seconds)
             progress.update(done, means["loss"], speed, left)
 
-            last = done >= steps or _over(seconds, time_limit)
+            (over,) = distributed.any_process(_over(seconds, time_limit))
+            last = done >= steps or over
             values = {}
             if evaluate and (last or _reached(evaluate_every, before, done)):
-                values = {f"val_{k}": float(v) for k, v in evaluate(state.ema).items()}
+                ema = on_one_device(state.ema)
+                values = {f"val_{k}": float(v) for k, v in evaluate(ema).items()}
                 shown = " · ".join(f"{k} {v:.4g}" for k, v in values.items())
                 progress.message(f"update {done}: {shown}")
             run.log(done, **means, images_per_s=speed, seconds=seconds, **values)
+            if stop and values:
+                reason = distributed.from_first(stop(run.metrics()) or "")
 
             due = time.monotonic() - saved > CHECKPOINT_SECONDS and not checkpoint_every
-            if last or stopped() or due or _reached(checkpoint_every, before, done):
+            due, quit_ = distributed.any_process(due, stopped())
+            ends = last or quit_ or bool(reason)
+            if ends or due or _reached(checkpoint_every, before, done):
                 save()
                 saved = time.monotonic()
 
-    if done < steps and stopped():
+    if done < steps and quit_ and not reason:
         run.print(f"Stopped after {done} of {steps} updates. To go on:\n  {run.resume_command}")
         raise TrainingInterrupted
-    limited = f" (the time limit of {clock(time_limit)})" if time_limit and done < steps else ""
-    run.print(f"trained {done} of {steps} updates in {clock(seconds)}{limited}")
-    return state
+    why = f" (the time limit of {clock(time_limit)})" if time_limit and done < steps else ""
+    why = f" (stopped early: {reason})" if reason else why
+    run.print(f"trained {done} of {steps} updates in {clock(seconds)}{why}")
+    return on_one_device(state)
 
 
 def _restore(run: Run, state: TrainState, key: jax.Array) -> tuple[TrainState, int, float]:
     """State, updates made and seconds trained, from the run's checkpoint if there is one."""
-    if not run.checkpoint_path.is_file():
+    if not checkpoints_global.exists(run.checkpoint_path):
         run.print("no checkpoint yet: training starts from the first update")
         run.rewind(int(state.step))
         return state, int(state.step), 0.0
-    saved, meta = load_checkpoint(run.checkpoint_path, {"state": state, "key": key})
+    saved, meta = checkpoints_global.load_state(run.checkpoint_path, {"state": state, "key": key})
     if not np.array_equal(jax.random.key_data(saved["key"]), jax.random.key_data(key)):
         raise CheckpointError(
             f"{run.checkpoint_path} was trained with another random key: resume with the seed "
@@ -201,13 +227,19 @@ def _check(
     except NonFiniteError as error:
         kept = (
             f"The last good checkpoint is {run.checkpoint_path}."
-            if run.checkpoint_path.is_file()
+            if checkpoints_global.exists(run.checkpoint_path)
             else "There was no checkpoint before it."
         )
+        bad = first + int(np.argmin(history["finite"]))
+        where = getattr(step, "bad_sources", lambda i: "")(bad)
         raise NonFiniteError(
-            f"{error}\n{kept} A lower learning rate, a longer warm-up or a smaller clip often "
-            "helps; the batch is draw(fold_in(key, update))."
+            f"{error}{where}\n{kept} A lower learning rate, a longer warm-up or a smaller clip "
+            "often helps; the batch is draw(fold_in(key, update))."
         ) from None
+
+
+def _no_words(*_: Any) -> nullcontext:
+    return nullcontext()
 
 
 def _over(seconds: float, limit: float | None) -> bool:

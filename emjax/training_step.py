@@ -7,13 +7,16 @@ evaluation and checkpoints; a script may as well call it by itself::
     state = init_state(params, tx)
     step = make_step(loss, draw, tx)
     state, history = step(state, key, 100)      # 100 updates; `state` is donated
+
+All devices that jax has work together: the weights are on each, the batch is split among them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from emjax import gradients, memory, sharding
 from emjax.checkpoints import named_leaves
 
 Params = Any
@@ -60,11 +64,15 @@ def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
 
 def make_step(
     loss: Loss,
-    draw: Callable[[jax.Array], Any],
+    draw: Callable[..., Any] | None,
     tx: optax.GradientTransformation,
     *,
     ema_decay: float = 0.999,
     loop: str = "auto",
+    accumulate: int = 1,
+    remat: bool = False,
+    stream: Callable[[int], Any] | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Step:
     """Make ``step(state, key, n) -> (state, history)``: n updates without asking the host.
 
@@ -75,7 +83,8 @@ def make_step(
     draw
         ``key -> batch``, any pytree of arrays; runs inside the compiled update. Large arrays that
         it needs belong into a `jax.tree_util.Partial`: they are then arguments of the compiled
-        update, and not constants in it.
+        update, and not constants in it. With a `stream`: ``(key, streamed) -> batch``, or None for
+        the streamed batch as it is.
     tx
         An optax transformation (`emjax.optim.optimizer`).
     ema_decay
@@ -86,6 +95,19 @@ def make_step(
         "auto": "host" on the CPU, where XLA takes its fast convolutions only outside of loops
         (jax#12868: the gradient of a 3×3 convolution is 15 to 40 times slower in a scan), and
         "scan" elsewhere. The updates are the same.
+    accumulate
+        Cut each batch into so many parts and add up their gradients: the memory of a part for the
+        update of the whole (`emjax.gradients.value_and_grad`).
+    remat
+        Compute normalisations and activations again on the way back, instead of keeping them:
+        less memory, a little more time, the same gradient.
+    stream
+        ``i -> pytree of NumPy arrays``: real data of update i, read on the host (in advance, if
+        `stream` has a thread for it), always the same for the same i. Updates are then dispatched
+        one by one. An attribute ``names(i) -> list of str`` tells where each image comes from.
+    devices
+        Default: all, those of other processes included. Their number must divide the batch, or
+        each computes all of it.
 
     Returns
     -------
@@ -96,7 +118,17 @@ def make_step(
         leaf with a NaN or infinity, or -1). An update that is not finite is not made, and those
         after it neither: the state is the last good one and its step counts the updates made.
     """
-    return Step(loss, draw, tx, ema_decay=ema_decay, loop=loop)
+    return Step(
+        loss,
+        draw,
+        tx,
+        ema_decay=ema_decay,
+        loop=loop,
+        accumulate=accumulate,
+        remat=remat,
+        stream=stream,
+        devices=devices,
+    )
 
 
 class Step:
@@ -105,29 +137,43 @@ class Step:
     def __init__(
         self,
         loss: Loss,
-        draw: Callable[[jax.Array], Any],
+        draw: Callable[..., Any] | None,
         tx: optax.GradientTransformation,
         *,
         ema_decay: float,
         loop: str,
+        accumulate: int,
+        remat: bool,
+        stream: Callable[[int], Any] | None,
+        devices: Sequence[jax.Device] | None,
     ) -> None:
         if not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay {ema_decay} must lie in [0, 1)")
         if loop not in ("auto", "host", "scan"):
             raise ValueError(f"loop {loop!r}: choose auto, host or scan")
+        if draw is None and stream is None:
+            raise ValueError("without a draw function a stream must give the batches")
+        if stream is not None and loop == "scan":
+            raise ValueError("a stream gives batches one by one: leave out loop='scan'")
+        cpu = jax.default_backend() == "cpu"
         if loop == "auto":
-            loop = "host" if jax.default_backend() == "cpu" else "scan"
-        self._loop, self._draw = loop, jax.tree_util.Partial(draw)
-        update = functools.partial(
-            _update, grad=jax.value_and_grad(loss, has_aux=True), tx=tx, decay=ema_decay
-        )
+            loop = "host" if cpu or stream is not None else "scan"
+        self._loop, self._stream = loop, stream
+        self.mesh = sharding.data_mesh(devices)
+        self._draw = jax.tree_util.Partial(draw or _as_it_is)
+        if self.mesh is not None:
+            self._draw = sharding.replicate(self._draw, self.mesh)
+        grad = gradients.value_and_grad(loss, accumulate=accumulate, remat=remat, unroll=cpu)
+        update = functools.partial(_update, grad=grad, tx=tx, decay=ema_decay, mesh=self.mesh)
 
-        def scan(state: TrainState, key: jax.Array, draw: Any, n: int) -> tuple:
-            return jax.lax.scan(lambda s, _: update(s, key, draw), state, length=n)
+        def scan(state: TrainState, key: jax.Array, given: tuple, n: int) -> tuple:
+            return jax.lax.scan(lambda s, _: update(s, key, given), state, length=n)
 
-        self._update = jax.jit(update, donate_argnums=0)
-        self._scan = jax.jit(scan, static_argnames="n", donate_argnums=0)
-        self._compiled: dict[Any, Callable] = {}
+        everywhere = None if self.mesh is None else sharding.everywhere(self.mesh)
+        out: dict[str, Any] = {} if everywhere is None else {"out_shardings": everywhere}
+        self._update = jax.jit(update, donate_argnums=0, **out)
+        self._scan = jax.jit(scan, static_argnames="n", donate_argnums=0, **out)
+        self._compiled: dict[Any, Any] = {}
 
     def __call__(self, state: TrainState, key: jax.Array, n: int) -> tuple[TrainState, History]:
         return self.compile(state, key, n)(state, key)
@@ -136,46 +182,117 @@ class Step:
         self, state: TrainState, key: jax.Array, n: int
     ) -> Callable[[TrainState, jax.Array], tuple[TrainState, History]]:
         """Compile without running (once); the result takes ``(state, key)``."""
-        leaves, tree = jax.tree.flatten((state, key))
-        kind = (tree, tuple((x.shape, x.dtype) for x in leaves), n if self._loop == "scan" else 0)
+        kind = self._kind(state, key, n)
         if kind not in self._compiled:
-            lowered = (
-                self._scan.lower(state, key, self._draw, n=n)
-                if self._loop == "scan"
-                else self._update.lower(state, key, self._draw)
-            )
-            self._compiled[kind] = lowered.compile()
-        update = self._compiled[kind]
-        if self._loop == "scan":
-            return lambda state, key: update(state, key, self._draw)
-        return functools.partial(_repeat, lambda s, k: update(s, k, self._draw), n)
+            given = (self._draw, *self._streamed(int(state.step)))
+            with self._on_mesh(), self.explaining(state, key, n):
+                args = (*self._abstract((state, key)), given)
+                lowered = (
+                    self._scan.lower(*args, n=n)
+                    if self._loop == "scan"
+                    else self._update.lower(*args)
+                )
+                self._compiled[kind] = lowered.compile()
+        compiled = self._compiled[kind]
+
+        def run(state: TrainState, key: jax.Array) -> tuple[TrainState, History]:
+            with self.explaining(state, key, n):
+                if self.mesh is not None:
+                    state, key = sharding.replicate((state, key), self.mesh)
+                if self._loop == "scan":
+                    return compiled(state, key, (self._draw,))
+                return self._repeat(compiled, state, key, n)
+
+        return run
 
     def batch_names(self, key: jax.Array) -> list[str]:
         """Paths of the batch's leaves, in the order that ``bad_batch`` counts."""
-        return list(named_leaves(jax.eval_shape(self._draw, key)))
+        return list(named_leaves(self._batch(key)))
+
+    def bad_sources(self, i: int) -> str:
+        """Which images of the stream's batch i are not finite, by name if the stream knows them."""
+        if self._stream is None:
+            return ""
+        names, bad = getattr(self._stream, "names", None), set()
+        for leaf in map(np.asarray, jax.tree.leaves(self._stream(i))):
+            if leaf.ndim and np.issubdtype(leaf.dtype, np.inexact):
+                images = np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
+                bad |= set(np.flatnonzero(~images).tolist())
+        found = names(i) if names and bad else []
+        words = [str(found[k]) if k < len(found) else f"image {k}" for k in sorted(bad)]
+        more = f" and {len(words) - 5} more" if len(words) > 5 else ""
+        return f" (of the stream: {', '.join(words[:5])}{more})" if words else ""
+
+    @contextlib.contextmanager
+    def explaining(self, state: TrainState, key: jax.Array, n: int) -> Iterator[None]:
+        """Where the device's memory runs out, tell which batch would fit."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, memory.OutOfMemoryError) or not memory.is_out_of_memory(error):
+                raise
+            device = jax.local_devices()[0] if self.mesh is None else self.mesh.local_devices[0]
+            raise memory.explained(
+                error,
+                self._compiled.get(self._kind(state, key, n)),
+                batch=sharding.batch_size(self._batch(key)),
+                weights=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params)),
+                device=device,
+            ) from error
+
+    def _kind(self, state: TrainState, key: jax.Array, n: int) -> Any:
+        leaves, tree = jax.tree.flatten((state, key))
+        return tree, tuple((x.shape, x.dtype) for x in leaves), n if self._loop == "scan" else 0
+
+    def _abstract(self, tree: Any) -> Any:
+        if self.mesh is None:
+            return tree
+        place = sharding.everywhere(self.mesh)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+    def _on_mesh(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+    def _batch(self, key: jax.Array) -> Any:
+        streamed = () if self._stream is None else (self._stream(0),)
+        return jax.eval_shape(self._draw, key, *streamed)
+
+    def _streamed(self, i: int) -> tuple:
+        if self._stream is None:
+            return ()
+        batch = self._stream(i)
+        return (batch if self.mesh is None else sharding.place_batch(batch, self.mesh),)
+
+    def _repeat(
+        self, update: Callable, state: TrainState, key: jax.Array, n: int
+    ) -> tuple[TrainState, History]:
+        first = int(state.step) if self._stream is not None else 0
+        rows = []
+        for i in range(first, first + n):  # dispatch only: nothing waits for a result
+            state, row = update(state, key, (self._draw, *self._streamed(i)))
+            rows.append(row)
+        rows = jax.device_get(rows)
+        return state, {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _repeat(
-    update: Callable, n: int, state: TrainState, key: jax.Array
-) -> tuple[TrainState, History]:
-    rows = []
-    for _ in range(n):  # dispatch only: nothing waits for a result before the end
-        state, row = update(state, key)
-        rows.append(row)
-    rows = jax.device_get(rows)
-    return state, {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+def _as_it_is(key: jax.Array, streamed: Any) -> Any:
+    return streamed
 
 
 def _update(
     state: TrainState,
     key: jax.Array,
-    draw: Callable,
+    given: tuple,
     *,
-    grad: Callable,
+    grad: gradients.Gradient,
     tx: optax.GradientTransformation,
     decay: float,
+    mesh: jax.sharding.Mesh | None,
 ) -> tuple[TrainState, History]:
-    batch = draw(jax.random.fold_in(key, state.step))
+    draw, *streamed = given
+    batch = draw(jax.random.fold_in(key, state.step), *streamed)
+    if mesh is not None:
+        batch = sharding.split_over_devices(batch, mesh)
     (loss, metrics), grads = grad(state.params, batch)
     for name, value in metrics.items():
         if jnp.shape(value):

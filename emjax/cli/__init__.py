@@ -1,6 +1,6 @@
 """The `emjax` command.
 
-One module per command (run, predict, list, report, doctor). Nothing here imports jax: help and
+One module per command. Nothing here imports jax: help and
 mistyped commands answer at once, and what must be set before jax starts can still be set.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 # command -> (module of emjax.cli with `main(argv)`, one line of help)
 COMMANDS = {
     "run": ("run", "train and evaluate an experiment; leaves runs/NAME/report.html"),
+    "sweep": ("sweep", "search the settings of an experiment (Optuna)"),
     "predict": ("predict", "find the atom columns in your own images"),
     "list": ("listing", "show the experiments and the networks that come with emjax"),
     "report": ("report", "render the report of a run again"),

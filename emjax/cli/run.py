@@ -37,6 +37,8 @@ class RunOptions:
     """Replace an existing run of this name; without it the next free name is taken."""
     require: Literal["cpu", "gpu", "tpu"] | None = None
     """Stop at once if jax does not use this kind of device."""
+    seeds: int = 1
+    """Runs, with the seeds from --seed on; of several also means and intervals."""
 
 
 def main(argv: list[str]) -> int:
@@ -69,7 +71,7 @@ def split_name(argv: list[str]) -> tuple[str | None, list[str]]:
     >>> split_name(["--preset", "smoke", "locate_atoms", "--seed", "1"])
     ('locate_atoms', ['--preset', 'smoke', '--seed', '1'])
     """
-    with_value = ["--preset", "--name", "--root", "--require"]
+    with_value = ["--preset", "--name", "--root", "--require", "--seeds"]
     i = 0
     while i < len(argv):
         word = argv[i]
@@ -110,6 +112,27 @@ def execute(module: ModuleType, path: Path, argv: list[str], *, prog: str) -> in
     presets = check_contract(module, path)
     options, config = parse(module, presets, argv, prog=prog)
     prepare_jax()
+    command = [*shlex.split(prog), *argv]
+    if options.seeds == 1:
+        _say_where(run_one(module, path, options, config, command=shlex.join(command)))
+        return 0
+    if options.seeds < 1:
+        raise UsageError(f"--seeds {options.seeds}: at least 1")
+    from emjax.cli.seeds import run_seeds
+
+    def one(config: Any, name: str, root: Path, resume: bool) -> Path:
+        mine = dataclasses.replace(options, name=name, root=str(root), resume=resume)
+        words = [*command, "--seed", str(config.seed), "--seeds", "1"]
+        words += ["--root", str(root), "--name", name]
+        return run_one(module, path, mine, config, command=shlex.join(words))
+
+    folder = Path(options.root) / f"{options.name or path.stem}-seeds"
+    run_seeds(config, options.seeds, folder, options.resume, one)
+    return 0
+
+
+def run_one(module: ModuleType, path: Path, options: Any, config: Any, *, command: str) -> Path:
+    """Open the run's folder, run the experiment, and return the folder."""
     from emjax.runs import open_run
 
     run = open_run(
@@ -120,12 +143,11 @@ def execute(module: ModuleType, path: Path, argv: list[str], *, prog: str) -> in
         resume=options.resume,
         require=options.require,
         overwrite=options.overwrite,
-        command=shlex.join([*shlex.split(prog), *argv]),
+        command=command,
         preset=options.preset,
     )
     module.main(config, run)
-    _say_where(Path(run.path))
-    return 0
+    return Path(run.path)
 
 
 def check_contract(module: ModuleType, path: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from emjax.config import OpticsConfig, SceneConfig
 from emjax.data.synthetic_scan import NATIVE, Expose, random_optics, record
+from emjax.sharding import vmap_over_devices
+from simulators.atoms import Atoms
 from simulators.grid import Grid
 from simulators.linear import cross_section_table, sample_lines, spectrum, transfer
 from simulators.optics import Optics
@@ -118,20 +120,8 @@ def make_draw(
         )
     lens = (optics or OpticsConfig()).build()
     side = window + 2 * REACH
-    extent = (side, side)
-    stacked = stack(list(materials.values()))
-    cells = np.maximum(most_cells(list(materials.values()), extent), generic_cells(extent))
     table = jnp.asarray(class_table(materials, classes))
-    cross = jnp.asarray(cross_section_table(lens.energy, scene.inner, scene.outer), jnp.float32)
-    n_max = int(0.48 * side**2)  # the densest crystal has 0.4 atoms per Å²
-    disorder = Disorder(
-        vacancies=scene.vacancies,
-        substitutions=scene.substitutions,
-        damage=scene.damage,
-        strain=scene.shear,
-        boundary=scene.boundary,
-        edge=scene.edge,
-    )
+    disorder = disorder_of(scene)
 
     if engine == "prism":
         from emjax.data import synthetic_prism as prism
@@ -151,8 +141,58 @@ def make_draw(
             functools.partial(_draw_dynamical, scene, lens, len(classes), batch), bank
         )
 
+    specimen = make_specimen(scene, materials, (side, side), lens.energy)
+
     def one(key: jax.Array) -> dict[str, jax.Array]:
-        k_kind, k_crystal, k_atoms, k_gain, k_image = jax.random.split(key, 5)
+        *keys, k_image = jax.random.split(key, 5)
+        atoms, index, weights = specimen(*keys)
+        labels = table[index]
+        expose = _linear(scene, lens, atoms.positions[:, :2] - side / 2, weights)
+        image, where = record(k_image, scene, expose)
+        found = columns(atoms)
+        kind = labels[found.numbers]
+        there = found.present & (kind >= 0)
+        heat, species = _labels(where(found.xy - side / 2), kind, there, scene, len(classes))
+        empty = (atoms.occupancy == 0) & (labels[atoms.numbers] >= 0)
+        sites = where(atoms.positions[:, :2] - side / 2)
+        vacant = _bumps(sites, empty, scene) * (1 - heat)
+        return {"image": image, "heat": heat, "vacant": vacant, "species": species}
+
+    return lambda key: vmap_over_devices(one)(jax.random.split(key, batch))
+
+
+def disorder_of(scene: SceneConfig) -> Disorder:
+    """What is wrong with the crystals of a scene."""
+    return Disorder(
+        vacancies=scene.vacancies,
+        substitutions=scene.substitutions,
+        damage=scene.damage,
+        strain=scene.shear,
+        boundary=scene.boundary,
+        edge=scene.edge,
+    )
+
+
+def make_specimen(
+    scene: SceneConfig,
+    materials: Mapping[str, Material],
+    extent: tuple[float, float],
+    energy: float,
+) -> Callable[..., tuple[Atoms, jax.Array, jax.Array]]:
+    """``specimen(k_kind, k_crystal, k_atoms, k_gain) -> (atoms, index, weights)``, inside `jit`.
+
+    A random crystal over `extent` (y, x) Å; `index` of its material, or their number for a generic
+    one; `weights` [n], how brightly each atom shines in the linear model.
+    """
+    stacked = stack(list(materials.values()))
+    cells = np.maximum(most_cells(list(materials.values()), extent), generic_cells(extent))
+    cross = jnp.asarray(cross_section_table(energy, scene.inner, scene.outer), jnp.float32)
+    n_max = int(0.48 * extent[0] * extent[1])  # the densest crystal has 0.4 atoms per Å²
+    disorder = disorder_of(scene)
+
+    def specimen(
+        k_kind: jax.Array, k_crystal: jax.Array, k_atoms: jax.Array, k_gain: jax.Array
+    ) -> tuple[Atoms, jax.Array, jax.Array]:
         coin, pick = jax.random.uniform(k_kind, (2,))
         unnamed = coin < scene.generic
         index = jnp.floor(pick * len(materials)).astype(int)
@@ -167,23 +207,16 @@ def make_draw(
             disorder=disorder,
             cells=(int(cells[0]), int(cells[1])),
         )
-        labels = table[jnp.where(unnamed, len(materials), index)]
         layer = ~unnamed & (chosen.lattice.height == LAYER_DEPTH)
         exponent, own = _brightness(k_gain, scene, layer)
         shine = (cross / cross[6]) ** exponent * own
-        weights = shine[atoms.numbers] * atoms.occupancy
-        expose = _linear(scene, lens, atoms.positions[:, :2] - side / 2, weights)
-        image, where = record(k_image, scene, expose)
-        found = columns(atoms)
-        kind = labels[found.numbers]
-        there = found.present & (kind >= 0)
-        heat, species = _labels(where(found.xy - side / 2), kind, there, scene, len(classes))
-        empty = (atoms.occupancy == 0) & (labels[atoms.numbers] >= 0)
-        sites = where(atoms.positions[:, :2] - side / 2)
-        vacant = _bumps(sites, empty, scene) * (1 - heat)
-        return {"image": image, "heat": heat, "vacant": vacant, "species": species}
+        return (
+            atoms,
+            jnp.where(unnamed, len(materials), index),
+            (shine[atoms.numbers] * atoms.occupancy),
+        )
 
-    return lambda key: jax.vmap(one)(jax.random.split(key, batch))
+    return specimen
 
 
 def _draw_dynamical(

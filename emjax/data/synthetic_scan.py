@@ -79,7 +79,7 @@ def record(
     )
     shift, gain = scan.sample(jax.random.fold_in(k_lines, 1), NATIVE)
     seen = jnp.maximum(expose(k_optics, pixel, shift), 0)
-    seen = seen / (seen.max() + 1e-9) + _background(k_back, scene)
+    seen = seen / (seen.max() + 1e-9) + background(k_back, scene)
 
     draw = jax.random.uniform(k_dose, (4,))
     low, high = jnp.log(jnp.asarray(scene.dose))
@@ -106,11 +106,11 @@ def record(
     return final, where
 
 
-def _background(key: jax.Array, scene: SceneConfig) -> jax.Array:
+def background(key: jax.Array, scene: SceneConfig, side: int = NATIVE) -> jax.Array:
     """Pedestal, slow unevenness (thickness, contamination) and some fine texture (support)."""
     k_slow, k_fine, k_size = jax.random.split(key, 3)
     size = jax.random.uniform(k_size, (3,))
-    slow, fine = _field(k_slow, 5), _field(k_fine, 24)
+    slow, fine = _field(k_slow, 5, side), _field(k_fine, side // 4, side)
     uneven = jnp.exp(slow - slow.max())
     return (
         scene.background * size[0] ** 3 * uneven
@@ -119,9 +119,9 @@ def _background(key: jax.Array, scene: SceneConfig) -> jax.Array:
     )
 
 
-def _field(key: jax.Array, knots: int) -> jax.Array:
-    """A smooth random field [NATIVE, NATIVE] with about `knots` bumps a side."""
-    gap = np.linspace(0, knots - 1, NATIVE)[:, None] - np.arange(knots)[None, :]
+def _field(key: jax.Array, knots: int, side: int) -> jax.Array:
+    """A smooth random field [side, side] with about `knots` bumps a side."""
+    gap = np.linspace(0, knots - 1, side)[:, None] - np.arange(knots)[None, :]
     weights = np.exp(-0.5 * (gap / 0.6) ** 2)
     weights = jnp.asarray(weights / weights.sum(1, keepdims=True), jnp.float32)
     return 1.5 * weights @ jax.random.normal(key, (knots, knots)) @ weights.T

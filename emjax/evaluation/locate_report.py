@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emjax.evaluation import columns as ev
 from emjax.evaluation.locate import Judgement, numbers
-from emjax.files import write_text
 from emjax.metrics.detection import match_points
 from emjax.metrics.statistics import bootstrap_f1
 from emjax.report import (
@@ -22,6 +20,7 @@ from emjax.report import (
     training_curves,
     write_report,
 )
+from emjax.results import write_results
 
 if TYPE_CHECKING:
     from emjax.data.synthetic_scenes import Scene
@@ -33,7 +32,7 @@ FEW = 5
 
 def write_locate_report(run: Run, config: Any, result: Judgement) -> None:
     """``report.html`` and ``results.json`` of the run."""
-    write_text(run.path / "results.json", json.dumps(numbers(config, result), indent=1))
+    write_results(run.path, numbers(config, result))
     write_report(
         run.path,
         title="Atom columns from simulated training images",
