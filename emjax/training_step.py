@@ -26,6 +26,7 @@ import optax
 
 from emjax import gradients, memory, sharding
 from emjax.checkpoints import named_leaves
+from emjax.schedules import draw_at
 
 Params = Any
 Loss = Callable[[Params, Any], tuple[jax.Array, Mapping[str, jax.Array]]]
@@ -255,7 +256,7 @@ class Step:
 
     def _batch(self, key: jax.Array) -> Any:
         streamed = () if self._stream is None else (self._stream(0),)
-        return jax.eval_shape(self._draw, key, *streamed)
+        return jax.eval_shape(functools.partial(draw_at, self._draw), key, jnp.int32(0), *streamed)
 
     def _streamed(self, i: int) -> tuple:
         if self._stream is None:
@@ -290,7 +291,7 @@ def _update(
     mesh: jax.sharding.Mesh | None,
 ) -> tuple[TrainState, History]:
     draw, *streamed = given
-    batch = draw(jax.random.fold_in(key, state.step), *streamed)
+    batch = draw_at(draw, key, state.step, *streamed)
     if mesh is not None:
         batch = sharding.split_over_devices(batch, mesh)
     (loss, metrics), grads = grad(state.params, batch)
@@ -300,7 +301,8 @@ def _update(
     squares = jnp.stack([jnp.sum(jnp.square(jnp.abs(g))) for g in jax.tree.leaves(grads)])
     finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(squares))
 
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    tx = optax.with_extra_args_support(tx)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params, value=loss)
     params = optax.apply_updates(state.params, updates)
     t = state.step.astype(jnp.float32)
     d = jnp.minimum(decay, (1 + t) / (10 + t))

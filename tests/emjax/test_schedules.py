@@ -12,7 +12,9 @@ import optax
 import pytest
 
 from emjax import schedules
+from emjax.losses.alrc import cap_spikes
 from emjax.schedules import draw_at, ramp, stepped, takes_step, weighted
+from emjax.training import init_state, make_step
 
 KEY = jax.random.key(0)
 
@@ -82,3 +84,18 @@ def test_the_schedule_runs_inside_of_a_scan():
 
 def test_examples():
     assert doctest.testmod(schedules).failed == 0
+
+
+@pytest.mark.parametrize("loop", ["host", "scan"])
+def test_the_step_tells_the_draw_its_number_and_the_optimiser_the_loss(loop):
+    terms = {"near": (lambda p, b: jnp.square(p - 1.0), ramp(0.0, 1.0, start=0, stop=4))}
+
+    def draw(key):
+        return {}
+
+    tx = optax.chain(cap_spikes(), optax.sgd(0.1))
+    step = make_step(weighted(terms), stepped(draw), tx, loop=loop)
+    _, history = step(init_state(jnp.float32(0.0), tx), jax.random.key(0), 6)
+    np.testing.assert_allclose(history["weight_near"], [0, 0.25, 0.5, 0.75, 1, 1], atol=1e-6)
+    assert history["loss"][0] == 0
+    assert history["near"][-1] < history["near"][0]
