@@ -14,6 +14,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "run": ("run", "train and evaluate an experiment; leaves runs/NAME/report.html"),
     "sweep": ("sweep", "search the settings of an experiment (Optuna)"),
+    "dataset": ("dataset", "write a simulated, labelled data set in shards"),
     "predict": ("predict", "find the atom columns in your own images"),
     "list": ("listing", "show the experiments and the networks that come with emjax"),
     "report": ("report", "render the report of a run again"),

@@ -114,7 +114,7 @@ def execute(module: ModuleType, path: Path, argv: list[str], *, prog: str) -> in
     prepare_jax()
     command = [*shlex.split(prog), *argv]
     if options.seeds == 1:
-        _say_where(run_one(module, path, options, config, command=shlex.join(command)))
+        run_one(module, path, options, config, command=shlex.join(command))
         return 0
     if options.seeds < 1:
         raise UsageError(f"--seeds {options.seeds}: at least 1")
@@ -147,7 +147,9 @@ def run_one(module: ModuleType, path: Path, options: Any, config: Any, *, comman
         preset=options.preset,
     )
     module.main(config, run)
-    return Path(run.path)
+    if run.path == run.home:  # the first process of several speaks for all
+        _say_where(Path(run.path))
+    return Path(run.home)
 
 
 def check_contract(module: ModuleType, path: Path) -> dict[str, Any]:
@@ -246,6 +248,8 @@ def prepare_jax() -> None:
     except OSError:  # a read-only home: compile every time
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    # jax keeps what took a second or more; many small programs together take several
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _say_where(folder: Path) -> None:

@@ -1,14 +1,33 @@
 """Run a function of small pictures over a large one, tile by tile.
 
 The tiles have one size, so a compiled function is compiled once; memory beyond the input and the
-output is that of one batch of tiles.
+output is that of one batch of tiles. Where tiles meet, their results are either cut (exact, where
+the halo holds all that the function looks at) or faded into each other (`blend`), which leaves no
+seam where the function looks further: at the mean of the whole tile, as every normalisation does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+AXES = "zyx"
+
+
+class Part(NamedTuple):
+    """What one tile gives to the result along one axis."""
+
+    first: int
+    """First pixel of the tile."""
+    start: int
+    """First and last + 1 pixel of the result that it takes part in."""
+    stop: int
+    weights: np.ndarray | None
+    """[stop - start] float32, its share in each of them; None: all."""
 
 
 def tile_corners(size: int, tile: int, halo: int) -> list[tuple[int, int, int]]:
@@ -31,28 +50,77 @@ def tile_corners(size: int, tile: int, halo: int) -> list[tuple[int, int, int]]:
     return parts
 
 
+def fading_tiles(size: int, tile: int, halo: int, blend: int, align: int = 1) -> list[Part]:
+    """Evenly spread tiles along an axis that fade into each other over at least `blend` pixels.
+
+    Every pixel's shares sum to 1 and change along the axis without a step or a kink (half a wave
+    of a cosine); the `halo` of a tile has no share. Tiles start at multiples of `align`; the last
+    one may therefore reach a little (less than `align`) beyond the axis.
+
+    >>> [(part.start, part.stop) for part in fading_tiles(100, 40, 4, 8)]
+    [(0, 36), (24, 56), (44, 76), (64, 100)]
+    >>> [part.first for part in fading_tiles(100, 40, 4, 8, align=8)]
+    [0, 16, 32, 48, 64]
+    """
+    if size <= tile:
+        return [Part(0, 0, size, np.ones(size, np.float32))]
+    last = -(-(size - tile) // align) * align
+    reach = tile - 2 * halo - blend - (align - 1)
+    count = -(-last // reach) + 1
+    firsts = align * np.round(np.linspace(0, last // align, count)).astype(int)
+    rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(blend) + 0.5) / max(blend, 1))
+    shares, total = [], np.zeros(last + tile)
+    for first in firsts.tolist():
+        left, right = halo if first else 0, tile - (halo if first < last else 0)
+        share = np.ones(right - left)
+        if first:
+            share[:blend] *= rise
+        if first < last:
+            share[len(share) - blend :] *= rise[::-1]
+        shares.append((first, first + left, first + right, share))
+        total[first + left : first + right] += share
+    return [
+        Part(f, a, min(b, size), (share / total[a:b]).astype(np.float32)[: size - a])
+        for f, a, b, share in shares
+    ]
+
+
 def apply_tiled(
     function: Callable[[np.ndarray], np.ndarray],
     image: np.ndarray,
     *,
-    tile: int = 256,
+    tile: int | Sequence[int] = 256,
     halo: int = 32,
+    blend: int = 0,
+    align: int = 1,
     batch: int = 4,
     progress: Callable[[int, int], None] | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Apply `function` to every part of a picture and put the results together.
 
     Parameters
     ----------
     function : [b, y, x, c] -> [b, y, x, k]. Called with float32 arrays of one shape.
-    image : [y, x, c], any size. Nothing is continued beyond its edges: what a network does there is
-        what it has learnt at the edges of its training images.
-    tile : side of the tiles [px], halo included; a smaller picture is one tile of its own size.
+    image : [y, x, c] or a volume [z, y, x, c], any size; a memory-mapped one is read tile by tile.
+        Nothing is continued beyond its edges: what a network does there is what it has learnt at
+        the edges of its training images.
+    tile : side of the tiles [px], halo included, or one for each axis; a smaller picture is one
+        tile of its own size.
     halo : width of the frame of every tile whose result is thrown away [px], except at the edges of
         the picture. With a halo of at least the reach of `function` the result does not depend on
         the tiles.
+    blend : width over which neighbouring tiles fade into each other [px]; 0 cuts them. Two tiles
+        that differ by d then differ by at most d·π / (2·blend) from one pixel to the next. It is
+        what a function wants whose reach is larger than the halo, as with group normalisation.
+    align : tiles that fade start at multiples of it [px]. A network that halves its pictures three
+        times gives other results for a picture that is moved by less than 8 pixels: align tiles to
+        its stride or a multiple of it. The last tile is then continued by its edge by less than
+        this, as networks do with pictures that are no multiple of their stride.
     batch : tiles in one call.
     progress : called with (tiles done, tiles in all).
+    out : float32 [y, x, k] to write to, such as a `numpy.memmap` for a result larger than the
+        memory.
 
     Returns
     -------
@@ -63,40 +131,98 @@ def apply_tiled(
     ValueError : a tile without a core, a picture that is not [y, x, c], a result of another size
         than the tile, or a result that is not finite (the message says where).
     """
-    image = np.asarray(image)
-    if image.ndim != 3 or 0 in image.shape:
-        raise ValueError(f"tiles are cut from a picture [y, x, c], not from {image.shape}")
-    if halo < 0 or tile <= 2 * halo:
-        raise ValueError(f"a tile of {tile} px has nothing left inside a halo of {halo} px")
+    image = image if isinstance(image, np.ndarray) else np.asarray(image)
+    if image.ndim not in (3, 4) or 0 in image.shape:
+        raise ValueError(
+            f"tiles are cut from a picture [y, x, c], not from {image.shape} "
+            "(volumes are [z, y, x, c])"
+        )
+    size = image.shape[:-1]
+    sides = (tile,) * len(size) if isinstance(tile, int) else tuple(tile)
+    _check(size, sides, halo, blend, align, batch)
+    shape = tuple(min(side, n) for side, n in zip(sides, size, strict=True))
+    axes = [_parts(n, side, halo, blend, align) for n, side in zip(size, shape, strict=True)]
+    groups = list(_groups(list(itertools.product(*axes)), batch))
+    done, total = 0, sum(len(group) for group in groups)
+    batch = min(batch, total)
+    for group in groups:
+        # the last batch is filled up, so that no other shape is compiled
+        filled = [*group, *group[-1:] * (batch - len(group))]
+        cut = [_cut(image, parts, shape) for parts in filled]
+        result = np.asarray(function(np.stack(cut).astype(np.float32, copy=False)))
+        if result.ndim != len(shape) + 2 or result.shape[:-1] != (batch, *shape):
+            sizes = ", ".join(str(n) for n in (batch, *shape))
+            raise ValueError(f"tiles [{sizes}, c] gave {result.shape}; expected ({sizes}, k)")
+        if out is None:
+            out = np.zeros((*size, result.shape[-1]), np.float32)
+        elif not done:
+            _check_out(out, (*size, result.shape[-1]))
+        for parts, values in zip(group, result, strict=False):
+            _put(out, parts, values)
+        done += len(group)
+        if progress is not None:
+            progress(done, total)
+    assert out is not None
+    return out
+
+
+def _parts(size: int, tile: int, halo: int, blend: int, align: int) -> list[Part]:
+    if blend and size > tile:
+        return fading_tiles(size, tile, halo, blend, align)
+    return [Part(*corner, None) for corner in tile_corners(size, tile, halo)]
+
+
+def _cut(image: np.ndarray, parts: Sequence[Part], shape: tuple[int, ...]) -> np.ndarray:
+    """One tile; what it lacks at the end is continued by the edge."""
+    place = tuple(slice(p.first, p.first + n) for p, n in zip(parts, shape, strict=True))
+    piece = image[place]
+    lacks = [n - m for n, m in zip(shape, piece.shape, strict=False)]
+    return np.pad(piece, [*((0, n) for n in lacks), (0, 0)], mode="edge") if any(lacks) else piece
+
+
+def _groups(parts: list, batch: int) -> Iterator[list]:
+    for first in range(0, len(parts), batch):
+        yield parts[first : first + batch]
+
+
+def _put(out: np.ndarray, parts: Sequence[Part], values: np.ndarray) -> None:
+    """Add the result of one tile."""
+    inner = values[tuple(slice(p.start - p.first, p.stop - p.first) for p in parts)]
+    if not np.isfinite(inner).all():
+        where = ", ".join(
+            f"{name} {p.start}–{p.stop - 1}"
+            for name, p in zip(AXES[-len(parts) :], parts, strict=True)
+        )
+        raise ValueError(f"the result is not finite for the pixels {where}")
+    place = tuple(slice(p.start, p.stop) for p in parts)
+    faded = [(axis, p.weights) for axis, p in enumerate(parts) if p.weights is not None]
+    if not faded:
+        out[place] = inner
+        return
+    along = [w.reshape([-1 if a == axis else 1 for a in range(inner.ndim)]) for axis, w in faded]
+    # an axis that is not faded has one tile, so nothing is added twice
+    out[place] += inner * functools.reduce(np.multiply, along)
+
+
+def _check(size: tuple, sides: tuple, halo: int, blend: int, align: int, batch: int) -> None:
+    if len(sides) != len(size) or any(side < 1 for side in sides):
+        raise ValueError(f"tiles of {sides} px for a picture of {len(size)} axes")
+    cut = [side for side, n in zip(sides, size, strict=True) if side < n] or [min(sides)]
+    if halo < 0 or min(cut) <= 2 * halo:
+        raise ValueError(f"a tile of {min(cut)} px has nothing left inside a halo of {halo} px")
+    least = 2 * (halo + max(blend, 0)) + (align - 1 if blend else 0)
+    if blend < 0 or min(cut) < least:
+        raise ValueError(
+            f"a tile of {min(cut)} px does not hold a halo of {halo} px and a fade of {blend} px "
+            f"on either side: use tiles of at least {least} px"
+        )
+    if align < 1 or (blend and any(side % align for side in cut)):
+        raise ValueError(f"tiles of {cut} px are no multiple of align={align}")
     if batch < 1:
         raise ValueError(f"a batch needs at least one tile, not {batch}")
-    ny, nx, _ = image.shape
-    height, width = min(tile, ny), min(tile, nx)
-    rows, columns = tile_corners(ny, height, halo), tile_corners(nx, width, halo)
-    parts = [(y, x) for y in rows for x in columns]
-    batch = min(batch, len(parts))
-    output: np.ndarray | None = None
-    for first in range(0, len(parts), batch):
-        group = parts[first : first + batch]
-        # the last batch is filled up, so that no other shape is compiled
-        filled = group + group[-1:] * (batch - len(group))
-        cut = [image[y : y + height, x : x + width] for (y, *_), (x, *_) in filled]
-        result = np.asarray(function(np.stack(cut).astype(np.float32)))
-        if result.ndim != 4 or result.shape[:3] != (batch, height, width):
-            raise ValueError(
-                f"tiles [{batch}, {height}, {width}, c] gave {result.shape}; "
-                f"expected ({batch}, {height}, {width}, k)"
-            )
-        if output is None:
-            output = np.empty((ny, nx, result.shape[3]), np.float32)
-        for ((y, y0, y1), (x, x0, x1)), values in zip(group, result, strict=False):
-            inner = values[y0 - y : y1 - y, x0 - x : x1 - x]
-            if not np.isfinite(inner).all():
-                raise ValueError(
-                    f"the result is not finite for the pixels y {y0}–{y1 - 1}, x {x0}–{x1 - 1}"
-                )
-            output[y0:y1, x0:x1] = inner
-        if progress is not None:
-            progress(first + len(group), len(parts))
-    assert output is not None
-    return output
+
+
+def _check_out(out: np.ndarray, shape: tuple[int, ...]) -> None:
+    if out.shape != shape or out.dtype != np.float32:
+        raise ValueError(f"out is {out.dtype} {out.shape}; the result is float32 {shape}")
+    out[...] = 0

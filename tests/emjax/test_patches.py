@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
-from emjax.data.patches import apply_tiled, tile_corners
+from emjax.data.patches import apply_tiled, fading_tiles, tile_corners
 
 
 def smooth(tiles):
@@ -104,3 +104,108 @@ def test_a_result_that_is_not_finite_is_found_and_placed():
     image = np.arange(100 * 90.0).reshape(100, 90, 1)  # above 8000 in row 88 and below
     with pytest.raises(ValueError, match=r"not finite for the pixels y 56–99, x 0–55"):
         apply_tiled(function, image, tile=64, halo=8, batch=1)
+
+
+@pytest.mark.parametrize("size", [64, 65, 90, 200, 301])
+@pytest.mark.parametrize(
+    ("halo", "blend", "align"),
+    [(0, 1, 1), (4, 8, 1), (4, 8, 16), (8, 24, 1), (0, 32, 1), (2, 20, 8)],
+)
+def test_shares_of_fading_tiles_sum_to_one_without_a_step(size, halo, blend, align):
+    total, shares = np.zeros(size), np.zeros((0, size))
+    for part in fading_tiles(size, 64, halo, blend, align):
+        assert 0 <= part.first <= size - 64 + align - 1
+        assert part.first % align == 0
+        assert part.start - part.first >= (halo if part.first else 0)
+        assert part.first + 64 - part.stop >= (halo if part.stop < size else 0)
+        row = np.zeros(size)
+        row[part.start : part.stop] = part.weights
+        total += row
+        shares = np.concatenate([shares, row[None]])
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    assert np.abs(np.diff(shares, axis=1)).max() <= np.pi / (2 * blend) + 1e-6
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (64, 64), (65, 200), (301, 130)])
+def test_fading_tiles_give_the_result_of_the_whole(shape):
+    image = np.random.default_rng(0).normal(size=(*shape, 2)).astype(np.float32)
+    found = apply_tiled(smooth, image, tile=64, halo=8, blend=16, batch=3)
+    np.testing.assert_allclose(found, smooth(image[None])[0], rtol=0, atol=1e-5)
+
+
+def of_the_whole_tile(tiles):
+    """As group normalisation does: every pixel depends on the mean and spread of its tile."""
+    mean = tiles.mean((1, 2), keepdims=True)
+    return (tiles - mean) / (tiles.std((1, 2), keepdims=True) + 1e-3)
+
+
+def test_no_seam_where_tiles_disagree():
+    """Steps between pixels across the borders of tiles, beyond those of the picture itself."""
+    ny, nx = 400, 300
+    y, x = np.mgrid[:ny, :nx] / 50
+    image = (np.sin(y) * np.cos(1.3 * x) + 0.3 * y)[..., None].astype(np.float32)
+
+    def worst_step(blend):
+        found = apply_tiled(of_the_whole_tile, image, tile=192, halo=8, blend=blend)[..., 0]
+        # of a smooth picture, the second difference is small everywhere but at a seam
+        bends = [np.abs(np.diff(found, 2, axis=axis)).max() for axis in (0, 1)]
+        return max(bends) / np.ptp(found)
+
+    cut, faded = worst_step(0), worst_step(80)
+    print(f"largest bend: {cut:.2g} of the range with cut tiles, {faded:.2g} with faded ones")
+    assert cut > 0.05
+    assert faded < 1e-3
+
+
+def test_tiles_are_aligned_to_the_stride_of_a_network():
+    """Of a function that halves, tiles that start anywhere give other results."""
+
+    def halved(tiles):
+        _, y, x, _ = tiles.shape
+        more = np.pad(tiles, [(0, 0), (0, -y % 8), (0, -x % 8), (0, 0)], mode="edge")
+        return np.repeat(np.repeat(more[:, ::8, ::8], 8, 1), 8, 2)[:, :y, :x]
+
+    image = np.random.default_rng(3).normal(size=(150, 203, 1)).astype(np.float32)
+    options = {"tile": 64, "halo": 2, "blend": 12}
+    whole = halved(image[None])[0]
+    found = apply_tiled(halved, image, align=8, **options)
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+    assert np.abs(apply_tiled(halved, image, **options) - whole).max() > 0.1
+    with pytest.raises(ValueError, match="no multiple of align=48"):
+        apply_tiled(halved, image, tile=112, halo=0, blend=8, align=48)
+
+
+def test_volumes():
+    volume = np.random.default_rng(1).normal(size=(20, 70, 33, 1)).astype(np.float32)
+
+    def blurred(tiles):
+        return uniform_filter(tiles, (0, 3, 5, 5, 0), mode="nearest")
+
+    for blend in (0, 4):
+        found = apply_tiled(blurred, volume, tile=(16, 32, 32), halo=2, blend=blend, batch=2)
+        np.testing.assert_allclose(found, blurred(volume[None])[0], atol=1e-5)
+
+
+def test_a_result_on_the_disk(tmp_path):
+    image = np.lib.format.open_memmap(tmp_path / "in.npy", "w+", np.float32, (300, 200, 1))
+    image[:] = np.random.default_rng(2).normal(size=image.shape)
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, (300, 200, 3))
+    out[:] = np.nan
+    found = apply_tiled(lambda t: np.repeat(t, 3, -1), image, tile=64, halo=4, blend=8, out=out)
+    assert found is out
+    np.testing.assert_allclose(out, np.repeat(image, 3, -1), atol=1e-6)
+    with pytest.raises(ValueError, match=r"float32 \(300, 200, 3\); the result is .* 1\)"):
+        apply_tiled(lambda t: t, image, tile=64, halo=4, out=out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile": 64, "halo": 8, "blend": 25}, "use tiles of at least 66 px"),
+        ({"tile": 64, "halo": 8, "blend": -1}, "a fade of -1 px"),
+        ({"tile": (64, 64, 64)}, "for a picture of 2 axes"),
+    ],
+)
+def test_tiles_that_do_not_hold_their_fade(options, message):
+    with pytest.raises(ValueError, match=message):
+        apply_tiled(lambda tiles: tiles, np.zeros((90, 90, 1)), **options)
