@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -94,8 +95,10 @@ def save_model(
     from emjax.checkpoints import write_leaves
 
     example = np.asarray(example, np.float32)
-    if example.ndim != 4 or not np.isfinite(example).all():
-        raise ValueError(f"example must be finite and [b, y, x, c]; its shape is {example.shape}")
+    if not 2 <= example.ndim <= 5 or not np.isfinite(example).all():
+        raise ValueError(
+            f"example must be finite and [b, (z,) y, x, c] or [b, c]; its shape is {example.shape}"
+        )
     if not np.issubdtype(np.dtype(dtype), np.floating):
         raise ValueError(f"dtype {dtype!r}: choose float32 or float16")
     apply, template = build_network(network, network_args)
@@ -208,6 +211,37 @@ def find_model(source: str | os.PathLike) -> Path:
     )
 
 
+def network_args(network: str, given: str = "", **wanted: Any) -> dict[str, Any]:
+    """Arguments for `build_network` out of what an experiment would like.
+
+    Parameters
+    ----------
+    network
+        As in `build_network`.
+    given
+        JSON of further arguments, which a user wrote: ``{"width": 24}``. They come last.
+    **wanted
+        Arguments that are passed on where the architecture has them; `inputs` and `outputs` always.
+
+    Raises
+    ------
+    ValueError
+        `given` is no JSON object.
+    """
+    try:
+        own = json.loads(given or "{}")
+    except ValueError as error:
+        raise ValueError(f"--network-args {given!r} is not JSON ({error})") from error
+    if not isinstance(own, dict):
+        raise ValueError(f'--network-args {given!r} must be a JSON object such as {{"width": 24}}')
+    factory = _factory(network)
+    made = factory.__init__ if isinstance(factory, type) else factory
+    parameters = inspect.signature(made).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    kept = {k: v for k, v in wanted.items() if takes_all or k in parameters}
+    return {**{k: wanted[k] for k in ("inputs", "outputs") if k in wanted}, **kept, **own}
+
+
 def build_network(
     network: str,
     args: Mapping[str, Any],
@@ -235,9 +269,23 @@ def build_network(
     from emjax import networks
 
     key = jax.random.key(0) if key is None else key
+    if ".py:" not in network:
+        return networks.build(network, key, **args)
+    factory = _factory(network, near)
+    if isinstance(factory, type):
+        from flax import nnx
+
+        return networks.pure(factory(**args, rngs=nnx.Rngs(key)))
+    return factory(key, **args)
+
+
+def _factory(network: str, near: Path | None = None) -> Any:
+    """The class or function that a network's name stands for."""
     file, colon, name = network.rpartition(":")
     if not (colon and file.endswith(".py")):
-        return networks.build(network, key, **args)
+        from emjax.networks import network_class
+
+        return network_class(network)
     places = [Path(file), *([near / file, near / Path(file).name] if near else [])]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
@@ -249,12 +297,7 @@ def build_network(
     spec.loader.exec_module(module)
     if not hasattr(module, name):
         raise AttributeError(f"{found} defines no {name}")
-    factory = getattr(module, name)
-    if isinstance(factory, type):
-        from flax import nnx
-
-        return networks.pure(factory(**args, rngs=nnx.Rngs(key)))
-    return factory(key, **args)
+    return getattr(module, name)
 
 
 def fingerprint(params: Any) -> str:

@@ -161,7 +161,9 @@ class Step:
             loop = "host" if cpu or stream is not None else "scan"
         self._loop, self._stream = loop, stream
         self.mesh = sharding.data_mesh(devices)
-        self._draw = jax.tree_util.Partial(draw or _as_it_is)
+        # a Partial of a Partial would hide its arrays, which then are constants of the program
+        known = isinstance(draw, jax.tree_util.Partial)
+        self._draw = draw if known else jax.tree_util.Partial(draw or _as_it_is)
         if self.mesh is not None:
             self._draw = sharding.replicate(self._draw, self.mesh)
         grad = gradients.value_and_grad(loss, accumulate=accumulate, remat=remat, unroll=cpu)

@@ -3,8 +3,7 @@
 Follows Ziatdinov et al., ACS Nano 11, 12742 (2017) and Sci. Adv. 5, eaaw8989 (2019): a U-Net maps
 an annular dark-field image to the places of the columns of each element. Random crystals are imaged
 inside the training step by the linear model; validation and test are multislice images of other
-specimens with other defects. The report compares with a Laplacian-of-Gaussian detector that is
-tuned for every kind of image.
+specimens with other defects, as they are for the tuned Laplacian of Gaussian in the report.
 
     emjax run locate_atoms --preset cpu      # about 10 minutes; expect F1 0.98 at 20 electrons
     emjax run locate_atoms --preset smoke    # half a minute: does it run?
@@ -38,6 +37,8 @@ class Config:
     """Name of an architecture, or path/to/file.py:Name."""
     widths: tuple[int, ...] = (24, 32, 40)
     """Channels of the levels of the U-Net."""
+    network_args: str = ""
+    """Further arguments of the network, as JSON: {"blocks": 2}."""
     batch: int = 16
     """Images per update."""
     kind_weight: float = 0.5
@@ -80,23 +81,23 @@ def main(config: Config, run: Run) -> None:
     from emjax.evaluation.locate_report import write_locate_report
     from emjax.evaluation.real_frames import find_frames
     from emjax.losses import column_loss
-    from emjax.models import build_network, load_model, save_model
+    from emjax.models import build_network, load_model, network_args, save_model
     from emjax.optim import optimizer
     from emjax.training import fit, init_state, make_step
     from simulators.specimens import find_material
 
-    materials = {name: find_material(name) for name in config.materials}
     real = find_frames(config.real)
     draw = make_draw(
         config.scene,
-        materials,
+        {name: find_material(name) for name in config.materials},
         config.classes,
         config.batch,
         optics=config.optics,
         engine=config.engine,
         specimens=config.specimens,
     )
-    args = {"inputs": 2, "outputs": 1 + len(config.classes), "widths": list(config.widths)}
+    sizes = {"inputs": 2, "outputs": 1 + len(config.classes), "widths": list(config.widths)}
+    args = network_args(config.network, config.network_args, **sizes)
     start, train = jax.random.split(jax.random.key(config.seed))
     apply, params = build_network(config.network, args, key=start)
     loss = column_loss(apply, kind_weight=config.kind_weight)
@@ -125,7 +126,6 @@ def main(config: Config, run: Run) -> None:
         "min_distance_A": 0.7,
         "task": "atom columns in annular dark-field images",
     }
-    example = jax.random.normal(jax.random.key(0), (1, 64, 64, 2))
 
     def save(**more: float) -> None:
         save_model(
@@ -134,7 +134,7 @@ def main(config: Config, run: Run) -> None:
             network_args=args,
             params=state.ema,
             meta={**meta, **more},
-            example=example,
+            example=jax.random.normal(jax.random.key(0), (1, 64, 64, 2)),
             dtype="float16",
         )
 

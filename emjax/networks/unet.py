@@ -1,7 +1,8 @@
 """U-Net: an encoder and a decoder with connections between equal resolutions.
 
 Ronneberger, Fischer & Brox, MICCAI 2015; with residual blocks, and the finest level folded into
-channels (`stem`), where most of the time would go.
+channels (`stem`), where most of the time would go. The network as it was published is
+`unet_classic`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emjax.networks.layers import (
+    check_channels,
+    conv,
+    crop,
     depth_to_space,
     pad_to_multiple,
     space_to_depth,
@@ -25,9 +29,9 @@ from emjax.networks.layers import (
 class Block(nnx.Module):
     """x + conv(silu(conv(x))): no normalisation, which hides how bright one place is to another."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
-        self.first = nnx.Conv(channels, channels, (3, 3), rngs=rngs)
-        self.second = nnx.Conv(channels, channels, (3, 3), rngs=rngs)
+    def __init__(self, channels: int, **how: Any) -> None:
+        self.first = conv(channels, channels, 3, **how)
+        self.second = conv(channels, channels, 3, **how)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x + self.second(nnx.silu(self.first(x)))
@@ -40,9 +44,11 @@ class UNet(nnx.Module):
     ----------
     inputs, outputs : channels.
     widths : channels of the levels, finest first; each level halves the resolution.
-    stem : the finest level has 1/stem of the picture's resolution: stem² pixels are channels of
-        one. 1 is the classical U-Net.
+    stem : the finest level has 1/stem of the picture's resolution: stem² pixels (stem³ voxels) are
+        channels of one. 1 is the classical U-Net.
     blocks : residual blocks at each level on the way down; one on the way up.
+    ndim : 2 for images [b, y, x, c], 3 for volumes [b, z, y, x, c].
+    dtype, precision : of the computation; None takes those of JAX. The output is float32.
     rngs : keys of the initial weights.
     """
 
@@ -54,30 +60,33 @@ class UNet(nnx.Module):
         *,
         stem: int = 2,
         blocks: int = 1,
+        ndim: int = 2,
+        dtype: Any = None,
+        precision: Any = None,
         rngs: nnx.Rngs,
     ) -> None:
         if not widths or min(widths) < 1 or stem < 1 or blocks < 1:
             raise ValueError(f"a U-Net needs widths ({widths}), stem and blocks of at least 1")
+        self.inputs, self.ndim = inputs, ndim
         self.stem, self.stride = stem, stem * 2 ** (len(widths) - 1)
         pairs = list(itertools.pairwise(widths))
-
-        def conv(a: int, b: int, size: int, **kwargs: Any) -> nnx.Conv:
-            return nnx.Conv(a, b, (size, size), rngs=rngs, **kwargs)
+        how = {"ndim": ndim, "dtype": dtype, "precision": precision, "rngs": rngs}
 
         def chain(c: int, n: int) -> nnx.List:
-            return nnx.List([Block(c, rngs=rngs) for _ in range(n)])
+            return nnx.List([Block(c, **how) for _ in range(n)])
 
-        self.enter = conv(inputs * stem**2, widths[0], 3)
+        self.enter = conv(inputs * stem**ndim, widths[0], 3, **how)
         self.down = nnx.List([chain(c, blocks) for c in widths])
-        self.shrink = nnx.List([conv(a, b, 2, strides=2) for a, b in pairs])
-        self.grow = nnx.List([conv(b, a, 1) for a, b in pairs])
-        self.merge = nnx.List([conv(2 * a, a, 1) for a, _ in pairs])
+        self.shrink = nnx.List([conv(a, b, 2, strides=2, **how) for a, b in pairs])
+        self.grow = nnx.List([conv(b, a, 1, **how) for a, b in pairs])
+        self.merge = nnx.List([conv(2 * a, a, 1, **how) for a, _ in pairs])
         self.up = nnx.List([chain(a, 1) for a, _ in pairs])
-        self.leave = conv(widths[0], outputs * stem**2, 1)
+        self.leave = conv(widths[0], outputs * stem**ndim, 1, **how)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[b, y, x, inputs] -> [b, y, x, outputs]."""
-        x, (height, width) = pad_to_multiple(x, self.stride)
+        """[b, (z,) y, x, inputs] -> [b, (z,) y, x, outputs]."""
+        check_channels(x, self.inputs, "this U-Net", self.ndim)
+        x, shape = pad_to_multiple(x, self.stride)
         x = self.enter(space_to_depth(x, self.stem))
         skips = []
         for level, blocks in enumerate(self.down):
@@ -92,4 +101,4 @@ class UNet(nnx.Module):
             for block in self.up[level]:
                 x = block(x)
         x = depth_to_space(self.leave(nnx.silu(x)), self.stem)
-        return x[:, :height, :width]
+        return crop(x, shape).astype(jnp.float32)

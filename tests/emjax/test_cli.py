@@ -66,7 +66,7 @@ def test_version(capsys):
     ("words", "message"),
     [
         (["predikt", "a"], "unknown command 'predikt'. Did you mean \"predict\"?"),
-        (["xyzzy"], "The commands are run, predict, list, report, doctor."),
+        (["xyzzy"], f"The commands are {', '.join(COMMANDS)}."),
         (["--preset", "smoke"], "a command comes first"),
         (["list", "--verbos"], "--verbos"),
         (["report"], "RUN"),

@@ -228,8 +228,8 @@ def test_what_cannot_be_saved(tmp_path):
         save(path, params=bad)
     with pytest.raises(ValueError, match="choose float32 or float16"):
         save(path, dtype="int8")
-    monkey = EXAMPLE[0]
-    with pytest.raises(ValueError, match=r"example must be finite and \[b, y, x, c\]"):
+    monkey = EXAMPLE[0, 0, 0]
+    with pytest.raises(ValueError, match=r"example must be finite and \[b, .z,. y, x, c\]"):
         save_model(path, network="tiny", network_args={}, params={}, meta={}, example=monkey)
     assert not list(tmp_path.iterdir())
 

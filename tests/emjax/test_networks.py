@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from emjax.models import build_network, load_model, save_model
+from emjax.models import build_network, load_model, network_args, save_model
 from emjax.networks import build, count, pure
 from emjax.networks.layers import (
     depth_to_space,
@@ -110,7 +110,7 @@ def shape_of(shape, **args):
 
 def test_build_by_name():
     assert shape_of(X.shape, inputs=2, outputs=3, widths=(4,)) == (2, 9, 7, 3)
-    with pytest.raises(ValueError, match=r"no network 'unnet'. Did you mean unet\?"):
+    with pytest.raises(ValueError, match=r"no network 'unnet'. Did you mean unet\b"):
         build("unnet", jax.random.key(0))
     with pytest.raises(ValueError, match=r"no network 'zzz'. There are: .*unet.*file\.py:Name"):
         build("zzz", jax.random.key(0))
@@ -264,3 +264,30 @@ def test_pictures_of_a_batch_do_not_see_each_other():
 def test_networks_without_layers(args):
     with pytest.raises(ValueError, match=r"widths .* stem and blocks of at least 1"):
         build("unet", jax.random.key(0), **args)
+
+
+def test_an_experiments_wishes_and_a_users_own_arguments(tmp_path):
+    wanted = {"inputs": 2, "outputs": 3, "widths": [8, 8]}
+    assert network_args("unet", **wanted) == wanted
+    assert network_args("dncnn", '{"depth": 4}', **wanted) == {
+        "inputs": 2,
+        "outputs": 3,
+        "depth": 4,
+    }
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from flax import nnx\n"
+        "class Mine(nnx.Module):\n"
+        "    def __init__(self, inputs, outputs, *, reach=3, rngs):\n"
+        "        self.conv = nnx.Conv(inputs, outputs, (reach, reach), rngs=rngs)\n"
+        "    def __call__(self, x):\n"
+        "        return self.conv(x)\n"
+    )
+    args = network_args(f"{file}:Mine", '{"reach": 5}', **wanted)
+    assert args == {"inputs": 2, "outputs": 3, "reach": 5}
+    apply, params = build_network(f"{file}:Mine", args)
+    assert params["conv"]["kernel"].shape == (5, 5, 2, 3)
+    assert apply(params, X).shape == (*X.shape[:3], 3)
+    for text, message in (("{", "is not JSON"), ("[1]", "must be a JSON object")):
+        with pytest.raises(ValueError, match=message):
+            network_args("unet", text)

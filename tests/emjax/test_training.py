@@ -45,6 +45,15 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def test_arrays_of_a_partial_draw_are_arguments_not_constants():
+    large = jnp.arange(1000.0)
+    partial = jax.tree_util.Partial(lambda a, key: {"x": a[:8].reshape(4, 2)}, large)
+    step = make_step(loss, partial, TX)
+    assert [leaf.shape for leaf in jax.tree.leaves(step._draw)] == [(1000,)]
+    _, history = step(init_state(params(), TX), jax.random.key(0), 2)
+    assert np.isfinite(history["loss"]).all()
+
+
 @pytest.mark.parametrize("loop", ["host", "scan"])
 def test_updates_are_those_of_a_plain_loop(loop):
     tx, key, decay = optimizer(OptimConfig(steps=50, warmup=3)), jax.random.key(3), 0.5
