@@ -6,16 +6,23 @@ The task is to remove shot and read-out noise, line jitter and line gain from an
 images (`emjax.data.synthetic_pairs`). Every network sees the square root of the counts, adds its
 output to it, and is compared with the square root of the true rate. Training crystals are graphene,
 MoS2, SrTiO3 and Si [110]; the test images are of others (WSe2, rutile, gold [001] and random
-ones), 128 images at each of three doses. Adam with a constant rate, moving average of the weights.
-The last column of the table is a Gaussian filter whose width is the best for each dose.
+ones), 128 images at each of three doses. Each training has one core; Adam with a constant rate,
+moving average of the weights.
+The first row is a Gaussian filter whose width is the best for each dose.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import dataclasses
 import inspect
 import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +66,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default=",".join(NETWORKS))
     parser.add_argument("--out", type=Path, help="folder for network_table.json")
+    parser.add_argument("--worker", nargs=2, metavar=("NETWORK", "SEED"), help=argparse.SUPPRESS)
+    parser.add_argument("--tests", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.worker:
+        name, seed = options.worker
+        with np.load(options.tests) as file:
+            tests = {dose: (file[f"counts{dose}"], file[f"rate{dose}"]) for dose in DOSES}
+        print(json.dumps(trained(name, int(seed), options.seconds, tests)))
+        return
     names = options.only.split(",")
     unknown = set(names) - set(NETWORKS)
     if unknown:
@@ -71,10 +86,24 @@ def main() -> None:
     print("| --- | --- | --- |" + " --- |" * len(DOSES))
     cells = " | ".join(f"{psnr:.2f}" for psnr, _ in baseline)
     print(f"| Gaussian, tuned for each dose | | | {cells} |", flush=True)
+    folder = tempfile.TemporaryDirectory()
+    file = Path(folder.name) / "tests.npz"
+    both = {f"counts{d}": pair[0] for d, pair in tests.items()}
+    np.savez(file, **both, **{f"rate{d}": pair[1] for d, pair in tests.items()})
+    cores: queue.Queue = queue.Queue()
+    for core in range(os.cpu_count() or 1):
+        cores.put(core)
+    pool = concurrent.futures.ThreadPoolExecutor(cores.qsize())
+    jobs = {
+        name: [
+            pool.submit(_spawn, name, seed, options.seconds, str(file), cores)
+            for seed in range(options.seeds)
+        ]
+        for name in names
+    }
     found = {}
     for name in names:
-        rows = [trained(name, seed, options.seconds, tests) for seed in range(options.seeds)]
-        found[name] = rows
+        rows = found[name] = [job.result() for job in jobs[name]]
         cells = " | ".join(_cell([row["psnr"][i] for row in rows]) for i in range(len(DOSES)))
         updates = int(np.mean([row["updates"] for row in rows]))
         print(f"| {name} | {rows[0]['weights']} | {updates} | {cells} |", flush=True)
@@ -82,6 +111,24 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"seconds": options.seconds, "gaussian": baseline, "found": found})
         (options.out / "network_table.json").write_text(text)
+
+
+def _spawn(name: str, seed: int, seconds: float, tests: str, cores: queue.Queue) -> dict[str, Any]:
+    """One training in a process of its own, on one core: all have the same, and none waits."""
+    core = cores.get()
+    try:
+        command = [sys.executable, "-m", "benchmarks.network_table", "--seconds", str(seconds)]
+        command += ["--worker", name, str(seed), "--tests", tests]
+        if hasattr(os, "sched_setaffinity"):
+            pin = f"import os, runpy, sys; os.sched_setaffinity(0, [{core}]); "
+            pin += "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__')"
+            command = [sys.executable, "-c", pin, *command[2:]]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
+        return json.loads(done.stdout.splitlines()[-1])
+    finally:
+        cores.put(core)
 
 
 def _cell(values: list[float]) -> str:
