@@ -16,6 +16,10 @@ COMMANDS = {
     "sweep": ("sweep", "search the settings of an experiment (Optuna)"),
     "dataset": ("dataset", "write a simulated, labelled data set in shards"),
     "predict": ("predict", "find the atom columns in your own images"),
+    "calibrate-noise": (
+        "calibrate",
+        "measure the noise of your own images, for simulation and training",
+    ),
     "list": ("listing", "show the experiments and the networks that come with emjax"),
     "report": ("report", "render the report of a run again"),
     "doctor": ("doctor", "check this machine: versions, devices, jax, memory, disk"),
@@ -88,7 +92,7 @@ def _unknown(command: str, rest: list[str], hint: str) -> str:
 def _help() -> str:
     from emjax import __version__
 
-    commands = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
+    commands = [f"  {name:<17}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
         [
             f"emjax {__version__}: deep learning for electron microscopy, in JAX",
