@@ -10,7 +10,8 @@
 
 Image i is drawn from ``fold_in(key(seed), i)`` and nothing else, in blocks of fixed size that start
 at multiples of it: how the images are divided into shards, and the shards among jobs, does not
-change a bit of them (on one kind of processor with one version of jax). Every shard is whole or not
+change a bit of them (on one kind of processor with one version of jax; a job on another one is
+refused, and so is one whose recipe's file has changed). Every shard is whole or not
 there and has its SHA-256 beside it, so that an interrupted job is simply started again.
 """
 
@@ -20,6 +21,7 @@ import functools
 import importlib.metadata
 import json
 import os
+import shlex
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -48,6 +50,7 @@ from emjax.dataset_files import (
 )
 from emjax.files import plain
 from emjax.h5_files import write_header, writing
+from emjax.machine import processor
 
 __all__ = [
     "Dataset",
@@ -65,12 +68,15 @@ __all__ = [
 def plan_dataset(
     recipe: str, config: Any, *, count: int, shards: int = 1, seed: int = 0, block: int = BLOCK
 ) -> Plan:
-    """Check the numbers of a data set.
+    """Check the numbers of a data set, and note which code of the user's draws it.
+
+    Of a recipe ``path/to/file.py:Name`` the SHA-256 of the file is kept, not its path. Other files
+    that it imports are not looked at.
 
     Raises
     ------
     DatasetError
-        No images, fewer images than shards, a negative seed.
+        No images, fewer images than shards, a negative seed, a recipe's file that is not there.
     """
     if count < 1:
         raise DatasetError(f"--count {count}: a data set has at least one image")
@@ -78,7 +84,13 @@ def plan_dataset(
         raise DatasetError(f"--shards {shards}: choose from 1 to the number of images, {count}")
     if not 0 <= seed < 2**31 or block < 1:
         raise DatasetError(f"--seed {seed}: choose a number from 0 to 2**31 - 1")
-    return Plan(recipe, config, count, shards, seed, block)
+    file, _, name = recipe.rpartition(":")
+    if not file.endswith(".py"):
+        return Plan(recipe, config, count, shards, seed, block)
+    path = Path(file)
+    if not path.is_file():
+        raise DatasetError(f"there is no file {file} of the recipe {name}")
+    return Plan(f"{path.name}:{name}", config, count, shards, seed, block, sha256(path))
 
 
 def parse_task(text: str) -> tuple[int, int]:
@@ -123,11 +135,16 @@ def write_dataset(
     ------
     DatasetError
         The folder holds another data set (says what differs), or was begun with another jax or on
-        another kind of processor; images that are not finite (names the index).
+        another kind of processor; a task that is not (i, n) with 1 ≤ i ≤ n; images that are not
+        finite (names the index).
     """
     import jax
 
     folder, (number, of) = Path(folder), task
+    if not 1 <= number <= of:
+        raise DatasetError(
+            f"task ({number}, {of}): give (i, n) with i from 1 to n, such as (3, 20)"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     mine = range(number - 1, plan.shards, of)
     total = sum(b - a for a, b in map(plan.bounds, mine))
@@ -164,12 +181,12 @@ def slurm_script(command: str, *, tasks: int, name: str, log: str) -> str:
     """A SLURM array job in which each of `tasks` jobs runs `command` with its own ``--task``."""
     return f"""#!/bin/bash
 # Submit with: sbatch submit.slurm    Submit it again after a failure: whole shards are kept.
-#SBATCH --job-name={name}
+#SBATCH --job-name={shlex.quote(name)}
 #SBATCH --array=1-{tasks}
 #SBATCH --cpus-per-task=2
 #SBATCH --mem=8G
 #SBATCH --time=04:00:00
-#SBATCH --output={log}
+#SBATCH --output={shlex.quote(log)}
 #SBATCH --requeue
 
 set -euo pipefail
@@ -202,6 +219,7 @@ def _claim(folder: Path, plan: Plan, shapes: dict[str, Any]) -> None:
     """Write ``dataset.json``, or compare with the one that is there."""
     import jax
 
+    device = jax.local_devices()[0]
     manifest = {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -213,18 +231,23 @@ def _claim(folder: Path, plan: Plan, shapes: dict[str, Any]) -> None:
         "emjax": emjax.__version__,
         "jax": importlib.metadata.version("jax"),
         "backend": jax.default_backend(),
+        "processor": processor() if device.platform == "cpu" else device.device_kind,
     }
     path = folder / "dataset.json"
     if not path.is_file():
         write_alone(path, json.dumps(plain(manifest), indent=2, ensure_ascii=False) + "\n")
         return
     old, new = read_manifest(folder), json.loads(json.dumps(plain(manifest)))
-    differ = [f"  {name}: {then} there, {now} now" for name, then, now in _differences(old, new)]
+    found = list(_differences(old, new))
+    differ = [f"  {name}: {then} there, {now} now" for name, then, now in found]
     if differ:
+        machine = any(name in ("jax", "backend", "processor") for name, _, _ in found)
+        bits = "\nOn another kind of processor or with another jax the last bits may differ."
         more = [f"  … and {len(differ) - 8} more"] if len(differ) > 8 else []
         raise DatasetError(
             f"{folder} holds another data set, or was begun elsewhere:\n"
             + "\n".join(differ[:8] + more)
+            + bits * machine
             + "\nGo on as it was begun, or choose another --out."
         )
 

@@ -35,13 +35,15 @@ class Plan:
     """What a data set holds, and in how many pieces. Made by `plan_dataset`."""
 
     recipe: str
-    """Name in `emjax.data.synthetic_sets.RECIPES`, or ``path/to/file.py:Name``."""
+    """Name in `emjax.data.synthetic_sets.RECIPES`, or ``file.py:Name``, wherever the file lies."""
     config: Any
     """The recipe with its settings."""
     count: int
     shards: int
     seed: int
     block: int = BLOCK
+    code: str | None = None
+    """SHA-256 of the recipe's own file; None of those that emjax brings along."""
 
     def bounds(self, shard: int) -> tuple[int, int]:
         """First and last + 1 image of a shard."""
@@ -55,6 +57,7 @@ class Plan:
         """What decides every bit of the images, as JSON has it."""
         return {
             "recipe": self.recipe,
+            "code": self.code,
             "config": plain(self.config),
             "seed": self.seed,
             "block": self.block,
@@ -74,6 +77,7 @@ class Dataset:
             manifest["shards"],
             manifest["seed"],
             manifest["block"],
+            manifest.get("code"),
         )
         self._starts = np.array([self.plan.bounds(i)[0] for i in range(self.plan.shards)])
 

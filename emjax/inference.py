@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from emjax.data.patches import apply_tiled
+from emjax.data.patches import apply_tiled, least_tile, tiles_of
 
 Apply = Callable[[Any, Any], Any]
 SPATIAL = "zyx"
@@ -100,7 +100,7 @@ def predict(
     ------
     InferenceError
         Axes that do not fit, an empty array, values that are not finite (says where), another
-        number of channels than the network takes.
+        number of channels or another size than the network takes.
     """
     array = array if isinstance(array, np.ndarray) else np.asarray(array)
     axes = _axes(array, axes)
@@ -111,12 +111,12 @@ def predict(
     pictures = array.reshape(-1, *array.shape[len(lead) :])
     if not has_channels:
         pictures = pictures[..., None]
-    classifies = _check_channels(model, pictures.shape[1:], prepare)
     run, tile = _runner(model, tiling.tile)
     align = math.gcd(tiling.align, tile)
-    while align > 1 and tile < 2 * (tiling.halo + tiling.blend) + align - 1:
+    while align > 1 and tile < least_tile(tiling.halo, tiling.blend, align):
         align = align // 2 if align % 2 == 0 else 1  # a program of one small size
     tiling = replace(tiling, tile=tile, align=align)
+    classifies, tiling = _check_shape(model, pictures.shape[1:], prepare, tiling)
     large = any(n > tile for n in pictures.shape[1 : 1 + spatial])
     if large and not classifies:
         results = _tiled(run, pictures, tiling, prepare, progress, lead)
@@ -275,34 +275,66 @@ def _runner(model: Network, tile: int) -> tuple[Callable[[np.ndarray], Any], int
     return padded, tile
 
 
-def _check_channels(model: Any, shape: tuple[int, ...], prepare: Callable | None) -> bool:
-    """Refuse channels that the network does not take, by tracing it; whether it classifies."""
-    import jax
+def _check_shape(
+    model: Any, shape: tuple[int, ...], prepare: Callable | None, tiling: Tiling
+) -> tuple[bool, Tiling]:
+    """Refuse pictures that the network does not take, by tracing it with the shapes that will run.
 
-    channels = shape[-1]
-    if prepare is not None:
-        small = tuple(min(n, 32) for n in shape[:-1])
-        channels = np.asarray(prepare(np.zeros((*small, channels), np.float32))).shape[-1]
+    Gives whether it classifies, and the tiling that it takes: that of a network of one size is not
+    aligned, which would make its tiles smaller.
+    """
+    shape = _prepared(shape, prepare)
     program = getattr(model, "program", None)
     if program is not None:
-        takes = model.meta["channels"]
-        problem = None if takes == channels else f"it takes {takes}"
-        classifies = len(program.out_avals[0].shape) == 2
-    else:
-        small = (1, *(min(n, 32) for n in shape[:-1]), channels)
-        problem, classifies = None, False
-        try:
-            abstract = jax.ShapeDtypeStruct(small, np.float32)
-            classifies = len(jax.eval_shape(model.apply, model.params, abstract).shape) == 2
-        except (TypeError, ValueError) as error:
-            problem = str(error).splitlines()[0]
-    if problem is not None:
-        raise InferenceError(
-            f"the network does not take images of {channels} channel{'s' * (channels != 1)}: "
-            f"{problem}. Give the channels as the last axis (axes='yxc'), or a function `prepare` "
-            "that makes them"
-        )
-    return classifies
+        if (takes := model.meta["channels"]) != shape[-1]:
+            raise _channels_differ(shape[-1], f"it takes {takes}")
+        return len(program.out_avals[0].shape) == 2, tiling
+    *size, channels = shape
+    sides = [tiling.tile] * len(size)
+    tiles = tiles_of(size, sides, tiling.align if tiling.blend else 1)
+    whole, problem = _traced(model, shape)
+    if whole == 2 or (whole and tiles == tuple(size)):
+        return whole == 2, tiling
+    if tiles != tuple(size):
+        ndim, problem = _traced(model, (*tiles, channels))
+        if ndim == len(shape) + 1:
+            return False, tiling
+        if _traced(model, (*tiles_of(size, sides, 1), channels))[0] == len(shape) + 1:
+            return False, replace(tiling, align=1)
+    if any(_traced(model, (*tiles, n))[0] for n in range(1, 5) if n != channels):
+        raise _channels_differ(channels, problem)
+    sizes = ", ".join(map(str, shape))
+    raise InferenceError(f"the network does not take images [{sizes}]: {problem}")
+
+
+def _prepared(shape: tuple[int, ...], prepare: Callable | None) -> tuple[int, ...]:
+    """What becomes of a picture's shape; tried with a small one first, which costs nothing."""
+    if prepare is None:
+        return shape
+    small = (*(min(n, 32) for n in shape[:-1]), shape[-1])
+    found = np.shape(prepare(np.zeros(small, np.float32)))
+    if found[:-1] == small[:-1]:
+        return (*shape[:-1], found[-1])
+    return np.shape(prepare(np.zeros(shape, np.float32)))
+
+
+def _traced(model: Network, shape: tuple[int, ...]) -> tuple[int, str]:
+    """(axes of the result of one picture, "") or (0, why the network does not take it)."""
+    import jax
+
+    try:
+        given = jax.ShapeDtypeStruct((1, *shape), np.float32)
+        return len(jax.eval_shape(model.apply, model.params, given).shape), ""
+    except (TypeError, ValueError) as error:
+        return 0, (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _channels_differ(channels: int, problem: str) -> InferenceError:
+    return InferenceError(
+        f"the network does not take images of {channels} channel{'s' * (channels != 1)}: "
+        f"{problem}. Give the channels as the last axis (axes='yxc'), or a function `prepare` "
+        "that makes them"
+    )
 
 
 def memory_of(shape: Sequence[int], outputs: int, tiling: Tiling | None = None) -> int:

@@ -53,7 +53,8 @@ def predict_files(
         Any microscope files with one image each; may be an endless iterator (`watch`).
     out
         Folder of the results: float32 TIFF with the pixel size, one page for each channel, or for
-        a classifier ``NAME.csv`` with one number for each class.
+        a classifier ``NAME.csv`` with one number for each class. A file that would be replaced by
+        its own result is refused.
     sampling, dataset
         Of `emjax.data.micrographs.read_micrograph`.
     overwrite
@@ -76,6 +77,13 @@ def predict_files(
             yield Done(path, None, f"{path.stem} is the result of {other} already: rename one")
             continue
         old = [file for kind in (".tif", ".csv") if (file := folder / (path.stem + kind)).is_file()]
+        if path.exists() and any(file.samefile(path) for file in old):
+            # it is neither its own result nor to be replaced by it
+            problem = (
+                f"the results in {folder} would take the place of {path}: choose another `out`"
+            )
+            yield Done(path, None, problem)
+            continue
         if old and not overwrite:
             yield Done(path, old[0])
             continue

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GIB = 2**30
+ARITHMETIC = ("sse", "avx", "fma", "f16c", "amx", "asimd", "sve")
+"""How flags of instructions begin that change the last bits of results."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,31 @@ def cache_folder(root: Path = Path("/")) -> Path:
     return base / "emjax" / f"jax-{hashlib.sha256(kind.encode()).hexdigest()[:8]}"
 
 
+def processor(root: Path = Path("/")) -> str:
+    """The model of the CPU and a digest of its arithmetic instructions.
+
+    Compiled arithmetic is the same to the last bit on equal ones alone. Flags that have nothing to
+    do with it, which change with the kernel, are passed over.
+    """
+    lines = _cpu_lines(root)
+    named = [line for line in lines if line.lower().startswith(("model name", "cpu part"))]
+    model = ", ".join(sorted({line.partition(":")[2].strip() for line in named}))
+    words = {word for line in lines for word in line.partition(":")[2].split()}
+    flags = sorted(word for word in words if word.startswith(ARITHMETIC))
+    digest = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:8]
+    return f"{model or platform.processor() or 'unknown'} ({platform.machine()}, {digest})"
+
+
 def _cpu_flags(root: Path) -> str:
+    kept = ("flags", "features", "model name")
+    return "".join(sorted({line for line in _cpu_lines(root) if line.lower().startswith(kept)}))
+
+
+def _cpu_lines(root: Path) -> list[str]:
     try:
-        lines = (root / "proc/cpuinfo").read_text().splitlines()
+        return (root / "proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return ""
-    found = [line for line in lines if line.lower().startswith(("flags", "features", "model name"))]
-    return "".join(sorted(set(found)))
+        return []
 
 
 def _proc_memory(root: Path) -> tuple[int | None, int | None]:

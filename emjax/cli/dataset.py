@@ -138,6 +138,9 @@ def _template(folder: Path, plan: Plan, argv: list[str]) -> None:
             skip = True
         elif not word.startswith(("--task=", "--out=")):
             words.append(word)
+    file, colon, name = words[0].rpartition(":")
+    if file.endswith(".py"):  # jobs may be submitted from any folder
+        words[0] = f"{Path(file).resolve()}{colon}{name}"
     place = str(folder.resolve())
     command = shlex.join(["emjax", "dataset", *words, "--out", place])
     tasks = min(plan.shards, 1000)  # more are refused by most clusters

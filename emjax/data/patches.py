@@ -65,7 +65,7 @@ def fading_tiles(size: int, tile: int, halo: int, blend: int, align: int = 1) ->
     if size <= tile:
         return [Part(0, 0, size, np.ones(size, np.float32))]
     last = -(-(size - tile) // align) * align
-    reach = tile - 2 * halo - blend - (align - 1)
+    reach = max(tile - 2 * halo - blend - (align - 1), align)
     count = -(-last // reach) + 1
     firsts = align * np.round(np.linspace(0, last // align, count)).astype(int)
     rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(blend) + 0.5) / max(blend, 1))
@@ -83,6 +83,21 @@ def fading_tiles(size: int, tile: int, halo: int, blend: int, align: int = 1) ->
         Part(f, a, min(b, size), (share / total[a:b]).astype(np.float32)[: size - a])
         for f, a, b, share in shares
     ]
+
+
+def tiles_of(size: Sequence[int], sides: Sequence[int], align: int) -> tuple[int, ...]:
+    """Shape of the tiles of a picture: at most `sides`, and a multiple of `align` short of its end.
+
+    >>> tiles_of((470, 200), (256, 256), 16)  # 470 - 246 = 14 * 16
+    (246, 200)
+    """
+    pairs = zip(size, sides, strict=True)
+    return tuple(n if n <= side else side - (side - n) % align for n, side in pairs)
+
+
+def least_tile(halo: int, blend: int, align: int) -> int:
+    """Smallest side that holds the halo and the fade on either side, also where it is shortened."""
+    return 2 * halo + blend + max(blend, align) + align - 1 if blend > 0 else 2 * halo
 
 
 def apply_tiled(
@@ -115,8 +130,8 @@ def apply_tiled(
         what a function wants whose reach is larger than the halo, as with group normalisation.
     align : tiles that fade start at multiples of it [px]. A network that halves its pictures three
         times gives other results for a picture that is moved by less than 8 pixels: align tiles to
-        its stride or a multiple of it. The last tile is then continued by its edge by less than
-        this, as networks do with pictures that are no multiple of their stride.
+        its stride or a multiple of it. All tiles are then made smaller, by less than this, so that
+        the last one ends where the picture does: what is continued there is up to the network.
     batch : tiles in one call.
     progress : called with (tiles done, tiles in all).
     out : float32 [y, x, k] to write to, such as a `numpy.memmap` for a result larger than the
@@ -140,7 +155,7 @@ def apply_tiled(
     size = image.shape[:-1]
     sides = (tile,) * len(size) if isinstance(tile, int) else tuple(tile)
     _check(size, sides, halo, blend, align, batch)
-    shape = tuple(min(side, n) for side, n in zip(sides, size, strict=True))
+    shape = tiles_of(size, sides, align if blend else 1)
     axes = [_parts(n, side, halo, blend, align) for n, side in zip(size, shape, strict=True)]
     groups = list(_groups(list(itertools.product(*axes)), batch))
     done, total = 0, sum(len(group) for group in groups)
@@ -210,14 +225,14 @@ def _check(size: tuple, sides: tuple, halo: int, blend: int, align: int, batch: 
     cut = [side for side, n in zip(sides, size, strict=True) if side < n] or [min(sides)]
     if halo < 0 or min(cut) <= 2 * halo:
         raise ValueError(f"a tile of {min(cut)} px has nothing left inside a halo of {halo} px")
-    least = 2 * (halo + max(blend, 0)) + (align - 1 if blend else 0)
+    if align < 1 or (blend and any(side % align for side in cut)):
+        raise ValueError(f"tiles of {cut} px are no multiple of align={align}")
+    least = least_tile(halo, blend, align)
     if blend < 0 or min(cut) < least:
         raise ValueError(
             f"a tile of {min(cut)} px does not hold a halo of {halo} px and a fade of {blend} px "
             f"on either side: use tiles of at least {least} px"
         )
-    if align < 1 or (blend and any(side % align for side in cut)):
-        raise ValueError(f"tiles of {cut} px are no multiple of align={align}")
     if batch < 1:
         raise ValueError(f"a batch needs at least one tile, not {batch}")
 

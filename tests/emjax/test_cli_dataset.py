@@ -65,8 +65,19 @@ def test_the_job_script_repeats_the_command(desk):
     line = ["mine.py:Noise", "--count", "4", "--shards", "2", "--size", "3"]
     assert main([*line, "--out", "a b", "--task", "1/2"]) == 0
     script = (desk / "a b" / "submit.slurm").read_text()
-    assert f"srun emjax dataset {' '.join(line)} --out '{desk / 'a b'}' --task" in script
+    words = " ".join([f"{desk / 'mine.py'}:Noise", *line[1:]])
+    assert f"srun emjax dataset {words} --out '{desk / 'a b'}' --task" in script
+    assert f"#SBATCH --output='{desk / 'a b'}/job-%a.log'" in script
     assert "#SBATCH --array=1-2" in script
+
+
+def test_a_job_that_names_the_recipe_in_full_goes_on(desk, monkeypatch):
+    line = ["--count", "4", "--shards", "2", "--out", str(desk / "set")]
+    assert main(["mine.py:Noise", *line, "--task", "1/2"]) == 0
+    (desk / "else").mkdir()
+    monkeypatch.chdir(desk / "else")
+    assert main([f"{desk / 'mine.py'}:Noise", *line, "--task", "2/2"]) == 0
+    assert len(open_dataset(desk / "set")) == 4
 
 
 def test_the_default_folder_is_named_after_the_recipe(desk):

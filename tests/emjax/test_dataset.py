@@ -179,6 +179,39 @@ def test_tasks():
             parse_task(text)
 
 
+@pytest.mark.parametrize("task", [(0, 2), (3, 2), (1, 0)])
+def test_tasks_of_scripts(tmp_path, task):
+    with pytest.raises(DatasetError, match=r"give \(i, n\) with i from 1 to n"):
+        write_dataset(tmp_path, plan(), task=task)
+
+
+def test_a_recipe_is_its_file_s_content_wherever_it_lies(tmp_path):
+    def mine(folder, text):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        path = tmp_path / folder / "mine.py"
+        path.write_text(text)
+        return plan_dataset(f"{path}:Blobs", Blobs(), count=4)
+
+    first = mine("a", "x = 1")
+    write_dataset(tmp_path / "data", first)
+    assert open_dataset(tmp_path / "data").manifest["code"] == first.code
+    assert len(first.code) == 64
+    assert write_dataset(tmp_path / "data", mine("b", "x = 1")) == []
+    with pytest.raises(DatasetError, match=f"code: {first.code} there"):
+        write_dataset(tmp_path / "data", mine("a", "x = 2"))
+    with pytest.raises(DatasetError, match=r"there is no file .*gone\.py"):
+        plan_dataset("gone.py:Blobs", Blobs(), count=4)
+
+
+def test_another_processor_is_refused(tmp_path, monkeypatch):
+    write_dataset(tmp_path, plan())
+    monkeypatch.setattr("emjax.dataset.processor", lambda: "Other CPU")
+    with pytest.raises(
+        DatasetError, match=r"processor: .* there, Other CPU now\n.*bits may differ"
+    ):
+        write_dataset(tmp_path, plan())
+
+
 def test_what_is_not_a_data_set(tmp_path):
     with pytest.raises(DatasetError, match=r"no dataset\.json"):
         open_dataset(tmp_path)
@@ -202,6 +235,12 @@ def test_the_job_script():
     assert text.startswith("#!/bin/bash\n")
     assert "#SBATCH --array=1-40\n" in text
     assert 'srun emjax dataset blobs --task "$SLURM_ARRAY_TASK_ID/40"' in text
+
+
+def test_names_in_the_job_script_are_quoted():
+    text = slurm_script("emjax dataset blobs", tasks=4, name="a b", log="/a b/job-%a.log")
+    assert "#SBATCH --job-name='a b'\n" in text
+    assert "#SBATCH --output='/a b/job-%a.log'\n" in text
 
 
 def test_shards_are_plain_hdf5(whole):

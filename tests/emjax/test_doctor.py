@@ -7,7 +7,7 @@ import pytest
 from emjax.cli import doctor, main, probes
 from emjax.cli.doctor import judge_canary, judge_devices, judge_versions, machine_findings
 from emjax.cli.probes import Outcome, Probe
-from emjax.machine import GIB, Memory, cache_folder, memory
+from emjax.machine import GIB, Memory, cache_folder, memory, processor
 
 GOOD = {"jax": "0.10.1", "jaxlib": "0.10.1", "flax": "0.12.8"}
 
@@ -177,3 +177,17 @@ def test_the_cache_is_one_folder_per_processor(tmp_path, monkeypatch):
         assert folder.parent == tmp_path / "cache/emjax"
         names.add(folder.name)
     assert len(names) == 2
+
+
+def test_the_processor_is_told_by_its_model_and_arithmetic(tmp_path):
+    (tmp_path / "proc").mkdir()
+
+    def told(model, flags):
+        text = f"model name\t: {model}\ncpu MHz\t: 1\nflags\t: {flags}\n"
+        (tmp_path / "proc/cpuinfo").write_text(text * 2)
+        return processor(tmp_path)
+
+    first = told("Xeon 1", "fpu avx2 fma")
+    assert first.startswith("Xeon 1 (")
+    assert told("Xeon 1", "fma fpu avx2 md_clear") == first, "nothing that arithmetic knows"
+    assert len({first, told("Xeon 2", "fpu avx2 fma"), told("Xeon 1", "avx2 avx512f fma")}) == 3

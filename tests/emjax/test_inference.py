@@ -1,4 +1,4 @@
-"""numpy in, numpy out: any axes and sizes, in bounded memory; files, and folders that fill."""
+"""numpy in, numpy out: any axes and sizes, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tifffile
 
-from emjax import inference_files
-from emjax.data.micrographs import read_micrograph
 from emjax.inference import InferenceError, Tiling, memory_of, predict
-from emjax.inference_files import predict_files, watch
 
 SMALL = Tiling(tile=64, halo=4, blend=16, batch=3)
 
@@ -111,6 +107,53 @@ def test_one_compilation_for_a_series():
     assert steps == [(3, 7), (6, 7), (7, 7)]
 
 
+@pytest.mark.parametrize("size", [(470, 470), (300, 200)])
+def test_the_default_tiles_give_the_result_of_the_whole_up_to_the_edges(size):
+    """Also where the picture ends between two strides of the network."""
+    import jax
+
+    from emjax import networks
+
+    unet, params = networks.build("unet", jax.random.key(1), inputs=1, outputs=1, widths=(4, 6))
+    params = jax.tree.map(lambda w: w + 0.1 * jnp.sin(jnp.arange(w.size).reshape(w.shape)), params)
+    shapes = []
+
+    def apply(params, x):
+        shapes.append(x.shape)
+        return unet(params, x)
+
+    image, model = noise(*size), SimpleNamespace(apply=apply, params=params)
+    whole = predict(model, image, tiling=Tiling(tile=512))
+    shapes.clear()
+    found = predict(model, image)
+    error = np.abs(found - whole).max() / np.ptp(whole)
+    print(f"{size}: {error:.2g} of the range")
+    assert error < 5e-4
+    assert len({shape for shape in shapes if shape[0] != 1}) == 1, "compiled once"
+
+
+def test_networks_of_one_size():
+    """What does not fit is named: the size, not the channels."""
+
+    def fixed(*wanted, result):
+        def apply(params, x):
+            if x.shape[1:] != wanted:
+                raise ValueError(f"takes {wanted}")
+            return result(x)
+
+        return SimpleNamespace(apply=apply, params={})
+
+    classes = fixed(80, 90, 1, result=lambda x: x.mean((1, 2)))
+    assert predict(classes, noise(3, 80, 90), tiling=SMALL).shape == (3, 1)
+    with pytest.raises(InferenceError, match=r"images \[70, 90, 1\]: takes \(80, 90, 1\)") as info:
+        predict(classes, noise(70, 90))
+    assert "channels" not in str(info.value)
+    small = predict(classes, noise(40, 45), prepare=lambda p: np.resize(p, (80, 90, 1)))
+    assert small.shape == (1,)
+    tiles, image = fixed(64, 64, 1, result=lambda x: x), noise(75, 101)
+    np.testing.assert_allclose(predict(tiles, image, tiling=SMALL), image, atol=1e-6)
+
+
 def test_pictures_are_prepared():
     found = predict(
         toy(lambda x: x[..., :1] - x[..., 1:], 2),
@@ -191,89 +234,6 @@ def test_no_seams_of_a_network_that_looks_at_its_whole_tile():
     print(f"seams: {cut:.2g} of the range cut, {faded:.2g} faded")
     assert cut > 5e-3
     assert faded < 1e-3
-
-
-@pytest.fixture
-def frames(tmp_path):
-    for number in range(3):
-        pixels = {"resolution": (100, 100), "metadata": {"unit": "nm"}}  # 0.1 Å
-        tifffile.imwrite(
-            tmp_path / f"frame{number}.tif", noise(40, 50) + number, imagej=True, **pixels
-        )
-    return tmp_path
-
-
-def test_files_in_and_out(frames):
-    (frames / "broken.tif").write_bytes(b"II*\0 and no more")
-    done = list(predict_files(DOUBLE, sorted(frames.glob("*.tif")), frames / "out"))
-    assert [d.source.name for d in done if d.result is None] == ["broken.tif"]
-    assert "broken.tif" in done[0].error
-    back = read_micrograph(done[2].result)
-    np.testing.assert_allclose(back.image, 2 * (noise(40, 50) + 1), rtol=1e-5)
-    assert back.sampling == pytest.approx((0.1, 0.1))
-    before = done[2].result.stat().st_mtime_ns
-    again = list(predict_files(DOUBLE, [frames / "frame1.tif"], frames / "out"))
-    assert again[0].result.stat().st_mtime_ns == before
-    other = frames / "elsewhere" / "frame1.tif"
-    twice = list(predict_files(DOUBLE, [frames / "frame1.tif", other], frames / "out"))
-    assert "is the result of" in twice[1].error
-
-
-def test_channels_and_classes_of_files(frames):
-    (two,) = predict_files(TWO, [frames / "frame0.tif"], frames / "two")
-    assert tifffile.imread(two.result).shape == (2, 40, 50)
-    (kind,) = predict_files(CLASSES, [frames / "frame0.tif"], frames / "kind")
-    assert kind.result.suffix == ".csv"
-    assert len(kind.result.read_text().splitlines()) == 3
-
-
-class Clock:
-    """A clock that runs while somebody sleeps, and what a microscope writes at which time."""
-
-    def __init__(self, events):
-        self.now, self.events = 0.0, sorted(events, key=lambda event: event[0])
-
-    def monotonic(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
-        while self.events and self.events[0][0] <= self.now:
-            _, path, data = self.events.pop(0)
-            with path.open("ab") as file:
-                file.write(data)
-
-
-def test_files_as_they_appear(tmp_path, monkeypatch):
-    (tmp_path / "old.npy").write_bytes(b"x")
-    events = [
-        (1.0, tmp_path / "a.npy", b"x"),
-        (1.7, tmp_path / "a.npy", b"y"),  # still growing
-        (1.2, tmp_path / "b.npy", b"x"),
-        (3.0, tmp_path / "c.npy", b"x"),
-        (3.1, tmp_path / "empty.npy", b""),
-        (3.1, tmp_path / ".hidden.npy", b"x"),
-        (3.1, tmp_path / "d.npy.part", b"x"),
-        (9.0, tmp_path / "late.npy", b"x"),
-    ]
-    clock = Clock(events)
-    monkeypatch.setattr(inference_files, "time", clock)
-    found = watch(tmp_path, settle=1.0, idle=3.0)
-    seen = [(path.name, path.stat().st_size, clock.now) for path in found]
-    sizes = [("old.npy", 1), ("b.npy", 1), ("a.npy", 2), ("c.npy", 1)]
-    assert [entry[:2] for entry in seen] == sizes
-    for (_, _, at), done in zip(seen, (0, 1.2, 1.7, 3.0), strict=True):
-        assert done + 1 <= at <= done + 1.6
-    assert not list(watch(tmp_path, idle=1.0, existing=False))
-    assert not list(watch(tmp_path, stop=lambda: True))
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        next(watch(tmp_path / "nowhere"))
-
-
-def test_a_folder_is_predicted_while_it_fills(frames):
-    files = watch(frames, pattern="frame*.tif", settle=0.02, idle=0.1)
-    done = list(predict_files(DOUBLE, files, frames / "out"))
-    assert [d.result.name for d in done] == ["frame0.tif", "frame1.tif", "frame2.tif"]
 
 
 def test_the_shape_of_a_libertem_udf(monkeypatch):
