@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from emjax.schedules import takes_step
+
 Apply = Callable[[Any, jax.Array], jax.Array]
 
 
@@ -90,8 +92,9 @@ def ensemble(
         value, metrics = jax.vmap(loss, in_axes=(0, 0 if own_batches else None))(params, batch)
         return value.mean(), jax.tree.map(lambda m: m.mean(axis=0), metrics)
 
-    def draw_each(key: jax.Array) -> Any:
-        return jax.vmap(draw)(jax.random.split(key, members))
+    def draw_each(key: jax.Array, *streamed: Any, step: Any = None) -> Any:
+        more = {"step": step} if takes_step(draw) else {}
+        return jax.vmap(lambda k: draw(k, *streamed, **more))(jax.random.split(key, members))
 
     return together, draw_each if own_batches else draw, ensemble_tx(tx, members)
 

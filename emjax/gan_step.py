@@ -21,6 +21,7 @@ import optax
 
 from emjax import sharding
 from emjax.adversarial import AdversarialLoss
+from emjax.schedules import takes_step
 from emjax.training_step import (
     History,
     Params,
@@ -193,7 +194,7 @@ def _update(
 
     def drawn(i: jax.Array | int) -> tuple[jax.Array, Any, jax.Array]:
         noise, k = jax.random.split(jax.random.fold_in(here, i))
-        batch = draw(k)
+        batch = draw(k, step=state.step) if takes_step(draw) else draw(k)
         if mesh is not None:
             batch = sharding.split_over_devices(batch, mesh)
         leaves = jnp.array([_all_finite(x) for x in jax.tree.leaves(batch)])

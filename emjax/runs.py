@@ -36,7 +36,7 @@ from emjax.environment import (
 )
 from emjax.files import plain, write_json
 from emjax.metrics_file import MetricsFile
-from emjax.run_lock import lock_folder
+from emjax.run_lock import lock_folder, release
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -206,7 +206,7 @@ def open_run(
         lock = lock_folder(path)
         run = Run(path, config, **made)
         if lock is not None:
-            weakref.finalize(run, os.close, lock)
+            weakref.finalize(run, release, lock)
         run.print(backend_line())
         if warning:
             run.console.print(warning, style="bold yellow", markup=False)
@@ -267,7 +267,7 @@ def _make(root: Path, folder: str, overwrite: bool) -> Path:
         lock = lock_folder(path)  # not while another process writes there
         shutil.rmtree(path)
         if lock is not None:
-            os.close(lock)
+            release(lock)
     number = 1
     while True:
         try:

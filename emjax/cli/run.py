@@ -127,7 +127,7 @@ def execute(module: ModuleType, path: Path, argv: list[str], *, prog: str) -> in
         return run_one(module, path, mine, config, command=shlex.join(words))
 
     folder = Path(options.root) / f"{options.name or path.stem}-seeds"
-    run_seeds(config, options.seeds, folder, options.resume, one)
+    run_seeds(config, options.seeds, folder, options.resume, options.overwrite, one)
     return 0
 
 

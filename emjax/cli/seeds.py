@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ def run_seeds(
     seeds: int,
     folder: Path,
     resume: bool,
+    overwrite: bool,
     one: Callable[[Any, str, Path, bool], Path],
 ) -> dict[str, tuple[float, float, float]]:
     """Run the seeds ``config.seed``, + 1 … and write the table of their numbers.
@@ -41,6 +43,8 @@ def run_seeds(
         Of all runs of the series.
     resume
         Leave out seeds that have their results, go on with those that have not.
+    overwrite
+        Replace a series that is there.
     one
         ``(config, name, root, resume) -> folder`` makes one run.
 
@@ -52,23 +56,49 @@ def run_seeds(
     Raises
     ------
     UsageError
-        The experiment has no seed.
+        The experiment has no seed, a series is there, or it was run with other settings.
     """
     if not any(field.name == "seed" for field in dataclasses.fields(config)):
         raise UsageError("--seeds needs an experiment whose Config has a field `seed`")
+    if folder.exists() and not (resume or overwrite):
+        raise UsageError(
+            f"{folder} is there already: --resume goes on with it, --overwrite starts it anew, "
+            "--name makes another"
+        )
+    from emjax import distributed
+
     found, first = {}, int(config.seed)
     for seed in range(first, first + seeds):
-        path = folder / f"seed-{seed}"
-        if not (resume and (path / FILE).is_file()):
+        path, mine = folder / f"seed-{seed}", dataclasses.replace(config, seed=seed)
+        if resume and (path / FILE).is_file():
+            _check_same(path, mine)
+        else:
             again = resume and (path / "config.json").is_file()
-            path = one(dataclasses.replace(config, seed=seed), path.name, folder, again)
-        found[seed] = read_results(path)
+            path = one(mine, path.name, folder, again)
+        if distributed.rank() == 0:  # which alone writes
+            found[seed] = read_results(path)
+    if not found:
+        return {}
     table = summary(list(found.values()))
     write_text(folder / "seeds.csv", _csv(found, table))
     for line in _lines(found, table):
         print(line)
     print(f"seeds    {folder / 'seeds.csv'}")
     return table
+
+
+def _check_same(path: Path, config: Any) -> None:
+    """Raise where a finished run had other settings."""
+    from emjax.files import plain
+    from emjax.runs import read_config
+
+    before, now = read_config(path)["config"], json.loads(json.dumps(plain(config)))
+    if before != now:
+        changed = [name for name in now if before.get(name) != now[name]]
+        raise UsageError(
+            f"{path} was run with other settings ({', '.join(changed) or 'fields'}): resume with "
+            "those of the series, or give another --name"
+        )
 
 
 def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float, float]]:

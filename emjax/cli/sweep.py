@@ -59,6 +59,8 @@ def main(argv: list[str]) -> int:
         raise UsageError("say what to search: --vary optim.learning_rate=1e-4:1e-2:log")
     if options.trials < 1:
         raise UsageError(f"--trials {options.trials}: at least one")
+    if run_options.seeds != 1:
+        raise UsageError("a sweep runs each setting once: leave --seeds out")
     space = dict(parsed_range(config, text) for text in options.vary)
     folder = Path(run_options.root) / f"{run_options.name or path.stem}-sweep"
     prepare_jax()
@@ -78,14 +80,23 @@ def main(argv: list[str]) -> int:
         run_one(module, path, done, settings, command=shlex.join(words))
         return wanted(read_results(folder / trial), options.metric, str(folder / trial))
 
-    _search(folder, space, options, one)
+    from emjax.files import plain
+
+    asked = {"space": space, "metric": options.metric, "maximize": options.maximize}
+    asked |= {"config": plain(config), "preset": run_options.preset}
+    _search(folder, asked, options, one)
     return 0
 
 
-def _search(folder: Path, space: dict[str, dict], options: Any, one: Any) -> None:
+def _search(folder: Path, asked: dict[str, Any], options: Any, one: Any) -> None:
     optuna = _optuna()
+    from emjax.environment import RunError
+    from emjax.run_lock import lock_folder, release
+    from emjax.training_step import NonFiniteError
+
+    space = asked["space"]
     folder.mkdir(parents=True, exist_ok=True)
-    _same_search(folder, {"space": space, "metric": options.metric, "maximize": options.maximize})
+    _same_search(folder, asked)
     study = optuna.create_study(
         study_name="sweep",
         storage=optuna.storages.JournalStorage(
@@ -97,9 +108,8 @@ def _search(folder: Path, space: dict[str, dict], options: Any, one: Any) -> Non
     states = optuna.trial.TrialState
     distributions = {name: _distribution(optuna, entry) for name, entry in space.items()}
     while True:
-        _take_up_the_killed(study, folder, states)
-        counted = (states.COMPLETE, states.RUNNING)
-        if len(study.get_trials(states=counted)) >= options.trials:
+        _take_up_the_killed(study, folder, states, options.metric)
+        if _spent(study, states) >= options.trials:
             break
         trial = study.ask(distributions)
         again = trial.user_attrs.get("folder")
@@ -107,40 +117,73 @@ def _search(folder: Path, space: dict[str, dict], options: Any, one: Any) -> Non
         trial.set_user_attr("folder", name)
         changes = {k: _decoded(space[k], v) for k, v in trial.params.items()}
         print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in changes.items()), flush=True)
+        lock, value = None, math.nan
         try:
+            lock = lock_folder(folder / name) if again else None
             value = one(changes, name, again is not None)
+        except RunError:
+            if again is None:
+                raise
+            continue  # another process was faster
+        except NonFiniteError as error:  # to be expected of some settings
+            print(f"{name}: {str(error).splitlines()[0]}")
         except Exception:
-            study.tell(trial, state=states.FAIL)
+            _tell(study, trial.number, state=states.FAIL)
             raise
+        finally:
+            if lock is not None:
+                release(lock)
         if math.isfinite(value):
-            study.tell(trial, value)
+            _tell(study, trial.number, value)
         else:
-            study.tell(trial, state=states.FAIL)
+            trial.set_user_attr("failed", True)
+            _tell(study, trial.number, state=states.FAIL)
     _report(study, folder, space, options)
 
 
-def _take_up_the_killed(study: Any, folder: Path, states: Any) -> None:
+def _spent(study: Any, states: Any) -> int:
+    """Trials that count: done, running, and those that failed by their settings."""
+    trials = study.get_trials(deepcopy=False)
+    counted = (states.COMPLETE, states.RUNNING)
+    return sum(t.state in counted or "failed" in t.user_attrs for t in trials)
+
+
+def _tell(study: Any, number: int, *args: Any, **kwargs: Any) -> bool:
+    """Tell a trial's end, unless another process has told it."""
+    try:
+        study.tell(number, *args, **kwargs)
+    except (ValueError, RuntimeError):
+        return False
+    return True
+
+
+def _take_up_the_killed(study: Any, folder: Path, states: Any, metric: str) -> None:
     """Trials that nobody runs any more are asked for again, in their old folders."""
+    from emjax.results import FILE, read_results
+
     for trial in study.get_trials(states=(states.RUNNING,), deepcopy=False):
         name = trial.user_attrs.get("folder")
         path = folder / str(name)
         if name is None or not (path / "config.json").is_file() or _is_written(path):
             continue
-        study.tell(trial.number, state=states.FAIL)
-        study.enqueue_trial(trial.params, user_attrs={"folder": name})
+        known = read_results(path) if (path / FILE).is_file() else {}
+        if metric in known and math.isfinite(known[metric]):  # ended, but was not told
+            _tell(study, trial.number, known[metric])
+        elif _tell(study, trial.number, state=states.FAIL):
+            study.enqueue_trial(trial.params, user_attrs={"folder": name})
 
 
 def _is_written(path: Path) -> bool:
     """Whether another process holds the lock of this run."""
     from emjax.environment import RunError
-    from emjax.run_lock import lock_folder
+    from emjax.run_lock import lock_folder, release
 
     try:
         lock = lock_folder(path)
     except RunError:
         return True
     if lock is not None:
-        os.close(lock)
+        release(lock)
     return lock is None  # no locks here: leave it alone
 
 
@@ -152,8 +195,8 @@ def _same_search(folder: Path, asked: dict[str, Any]) -> None:
         write_json(file, asked)
     elif json.loads(file.read_text("utf-8")) != json.loads(json.dumps(asked)):
         raise UsageError(
-            f"{folder} holds a search with another --vary, --metric or direction (see {file}): "
-            "give the same, or another --name"
+            f"{folder} holds a search with another --vary, --metric, direction or other settings "
+            f"(see {file}): give the same, or another --name"
         )
 
 

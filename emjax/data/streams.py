@@ -15,6 +15,7 @@ that are not finite are errors that name the files.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections import OrderedDict
@@ -285,12 +286,12 @@ def mix(
     real, simulated = counts(share, batch)
     fraction = share * batch - (batch - simulated)
 
-    def mixed(key: Any, streamed: dict[str, Any]) -> dict[str, Any]:
+    def mixed(draw: Any, key: Any, streamed: dict[str, Any], step: Any = None) -> dict[str, Any]:
         import jax
         import jax.numpy as jnp
 
         k_draw, k_choice = jax.random.split(key)
-        drawn = draw(k_draw)
+        drawn = draw(k_draw, step=step) if takes_step(draw) else draw(k_draw)
         _check_mixed(drawn, streamed, simulated, real)
         # the place that may be either: the last real image or the first simulated one
         either = real + simulated - batch
@@ -310,7 +311,12 @@ def mix(
             result[flag] = jnp.concatenate(marks)
         return result
 
-    return mixed
+    from jax.tree_util import Partial
+
+    from emjax.schedules import takes_step
+
+    # the arrays of a Partial stay arguments of the compiled step
+    return Partial(mixed, draw) if isinstance(draw, Partial) else functools.partial(mixed, draw)
 
 
 def _check_mixed(drawn: dict, streamed: dict, simulated: int, real: int) -> None:

@@ -155,3 +155,34 @@ def test_mistakes_in_a_sweep(desk, capsys):
     pytest.importorskip("optuna", reason="the extra emjax[sweep] is not installed")
     assert main(words) == 1
     assert "no number 'valeu'" in capsys.readouterr().err
+
+
+def test_a_series_of_other_settings_is_not_taken_for_this_one(desk, capsys):
+    words = ["run", "parabola", "--seeds", "2", "--optim.learning-rate"]
+    assert main([*words, "0.1"]) == 0
+    assert main([*words, "0.2"]) == 2
+    assert "--resume goes on with it" in capsys.readouterr().err
+    assert main([*words, "0.2", "--resume"]) == 2
+    assert "other settings (optim)" in capsys.readouterr().err
+    assert main([*words, "0.2", "--overwrite"]) == 0
+    rows = dict(row[:2] for row in table(desk / "runs/parabola-seeds/seeds.csv"))
+    assert float(rows["value"]) == pytest.approx(0.1**2 + 2)
+
+
+def test_settings_that_fail_count_and_others_are_refused(desk, capsys):
+    pytest.importorskip("optuna", reason="the extra emjax[sweep] is not installed")
+    script = desk / "experiments/parabola.py"
+    bad = "    if x > 0.3:\n        raise NonFiniteError('update 3 is not finite')\n"
+    text = script.read_text().replace("    run.log(1", bad + "    run.log(1")
+    script.write_text(
+        text.replace("@dataclass", "from emjax.training import NonFiniteError\n\n\n@dataclass", 1)
+    )
+    words = ["sweep", "parabola", "--trials", "5", "--metric", "value"]
+    words += ["--vary", "optim.learning_rate=0.2|0.4"]
+    assert main(words) == 0
+    folders = sorted((desk / "runs/parabola-sweep").glob("trial-*"))
+    assert len(folders) == 5, "each once, whether it failed or not"
+    assert "is not finite" in capsys.readouterr().out
+    assert main([*words, "--optim.clip", "3"]) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert main([*words, "--seeds", "2"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import subprocess
@@ -242,3 +243,22 @@ def test_opening_the_module_imports_no_slow_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_folder_stays_locked_while_any_run_of_this_process_lives(tmp_path):
+    first = open_run("count", {}, root=tmp_path)
+    again = open_run("count", {}, root=tmp_path, name="count", resume=True)
+    del first
+    gc.collect()
+    code = (
+        "import sys\nfrom emjax.run_lock import lock_folder\n"
+        "from emjax.environment import RunError\n"
+        "try:\n    lock_folder(sys.argv[1])\nexcept RunError as error:\n    sys.exit(str(error))\n"
+    )
+    words = [sys.executable, "-c", code, str(again.path)]
+    refused = subprocess.run(words, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "another process" in refused.stderr
+    del again
+    gc.collect()
+    assert subprocess.run(words, capture_output=True).returncode == 0
