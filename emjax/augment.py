@@ -9,12 +9,13 @@ x where m = 1, and then turns by k · 90° as `numpy.rot90` does (from y towards
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from emjax.schedules import as_partial, takes_step
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 Undo = Callable[[jax.Array], jax.Array]
@@ -84,16 +85,15 @@ def random_dihedral(key: jax.Array, batch: Any, *, axes: tuple[int, int] = YX) -
     key : random key.
     batch : array, or pytree of arrays (image, target, weight): arrays [b, ..., y, x, c] that have
         the batch's length and at least 3 axes. Entry i of all is transformed alike. Arrays
-        [b, y, x] count as images without channels; others (numbers, labels of pictures) stay.
+        [b, y, x] count as images without channels; others (numbers, points, arrays of another size
+        than the largest image) stay.
     axes : y and x of those with channels.
     """
-    leaves = [leaf for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf) >= 3]
-    if not leaves:
-        raise ValueError("the batch holds no images [b, y, x, c] or [b, y, x]")
-    which = jax.random.randint(key, (leaves[0].shape[0],), 0, 8)
+    number, size = _images(batch, axes)
+    which = jax.random.randint(key, (number,), 0, 8)
 
     def move(leaf: jax.Array) -> jax.Array:
-        if jnp.ndim(leaf) < 3 or leaf.shape[0] != which.shape[0]:
+        if _image_size(leaf, axes) != (number, *size):
             return leaf
         place = (-2, -1) if leaf.ndim == 3 else axes
         return jax.vmap(lambda x, k: dihedral(x, k, axes=place))(leaf, which)
@@ -103,13 +103,11 @@ def random_dihedral(key: jax.Array, batch: Any, *, axes: tuple[int, int] = YX) -
 
 def random_flips(key: jax.Array, batch: Any, *, axes: tuple[int, int] = YX) -> Any:
     """Each image mirrored in y, x, both or neither; any shape. Otherwise as `random_dihedral`."""
-    leaves = [leaf for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf) >= 3]
-    if not leaves:
-        raise ValueError("the batch holds no images [b, y, x, c] or [b, y, x]")
-    flips = jax.random.bernoulli(key, 0.5, (2, leaves[0].shape[0]))
+    number, size = _images(batch, axes)
+    flips = jax.random.bernoulli(key, 0.5, (2, number))
 
     def move(leaf: jax.Array) -> jax.Array:
-        if jnp.ndim(leaf) < 3 or leaf.shape[0] != flips.shape[1]:
+        if _image_size(leaf, axes) != (number, *size):
             return leaf
         for flip, axis in zip(flips, (-2, -1) if leaf.ndim == 3 else axes, strict=True):
             each = flip.reshape((-1,) + (1,) * (leaf.ndim - 1))
@@ -117,6 +115,26 @@ def random_flips(key: jax.Array, batch: Any, *, axes: tuple[int, int] = YX) -> A
         return leaf
 
     return jax.tree.map(move, batch)
+
+
+def _image_size(leaf: Any, axes: tuple[int, int]) -> tuple[int, ...]:
+    """(b, y, x) of an array of images, or () of another."""
+    if jnp.ndim(leaf) < 3:
+        return ()
+    place = (-2, -1) if leaf.ndim == 3 else axes
+    return leaf.shape[0], leaf.shape[place[0]], leaf.shape[place[1]]
+
+
+def _images(batch: Any, axes: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    """Number and (y, x) of a batch's images: of its largest array with at least 3 axes.
+
+    Arrays of other sizes are none of them (points [b, n, 2], spectra [b, n, c]) and stay.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf) >= 3]
+    if not leaves:
+        raise ValueError("the batch holds no images [b, y, x, c] or [b, y, x]")
+    number, y, x = _image_size(max(leaves, key=lambda leaf: (leaf.ndim > 3, leaf.size)), axes)
+    return number, (y, x)
 
 
 def random_crop(key: jax.Array, batch: Any, size: tuple[int, int]) -> Any:
@@ -151,17 +169,29 @@ def random_crop(key: jax.Array, batch: Any, size: tuple[int, int]) -> Any:
 def augmented(
     draw: Callable[..., Any], *transforms: Callable[[jax.Array, Any], Any]
 ) -> Callable[..., Any]:
-    """``draw`` followed by transforms ``(key, batch) -> batch``, each with a key of its own."""
+    """``draw`` followed by transforms ``(key, batch) -> batch``, each with a key of its own.
 
-    @functools.wraps(draw)  # the step's number goes to `draw` if it asks for it
-    def more(key: jax.Array, *streamed: Any, **step: Any) -> Any:
-        batch = draw(key, *streamed, **step)
-        for i, transform in enumerate(transforms):
-            # beside the keys that `draw` may split off
-            batch = transform(jax.random.fold_in(key, 2**31 + i), batch)
-        return batch
+    The arrays of a `jax.tree_util.Partial` stay arguments of the compiled update.
+    """
+    # the step's number goes to `draw` if it asks for it
+    function = _augmented_at if takes_step(draw) else _augmented
+    return jax.tree_util.Partial(function, as_partial(draw), [as_partial(t) for t in transforms])
 
-    return more
+
+def _augmented(
+    draw: Callable[..., Any], transforms: Sequence[Any], key: jax.Array, *streamed: Any, **more: Any
+) -> Any:
+    batch = draw(key, *streamed, **more)
+    for i, transform in enumerate(transforms):
+        # beside the keys that `draw` may split off
+        batch = transform(jax.random.fold_in(key, 2**31 + i), batch)
+    return batch
+
+
+def _augmented_at(
+    draw: Callable[..., Any], transforms: Sequence[Any], key: jax.Array, *streamed: Any, step: Any
+) -> Any:
+    return _augmented(draw, transforms, key, *streamed, step=step)
 
 
 def symmetric(

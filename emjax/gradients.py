@@ -31,6 +31,7 @@ def value_and_grad(
         Number of equal parts that the batch is cut into. One after the other is differentiated, so
         that the intermediate results of one alone are in memory; loss, metrics and gradient are
         the means. Equal to the whole batch for a loss and metrics that are means over its images.
+        A single random key (`jax.random.key`) in the batch becomes another one for each part.
     remat
         Keep the results of convolutions and matrix products alone for the way back, and compute
         all between them (normalisations, activations) once more: about a third of the memory for
@@ -59,16 +60,16 @@ def value_and_grad(
             for i in range(accumulate):
                 if total is not None:  # not before the last part is done: that saves the memory
                     params, total = jax.lax.optimization_barrier((params, total))
-                new = whole(params, join([part[i] for part in parts]))
+                new = whole(params, join([part[i] for part in parts], i))
                 total = new if total is None else jax.tree.map(jnp.add, total, new)
         else:
-            first = jax.eval_shape(whole, params, join([part[0] for part in parts]))
+            first = jax.eval_shape(whole, params, join([part[0] for part in parts], 0))
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
 
-            def add(total: Any, part: list[jax.Array]) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, total, whole(params, join(part))), None
+            def add(total: Any, numbered: tuple[list[jax.Array], Any]) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, total, whole(params, join(*numbered))), None
 
-            total, _ = jax.lax.scan(add, zeros, parts)
+            total, _ = jax.lax.scan(add, zeros, (parts, jnp.arange(accumulate)))
         return jax.tree.map(lambda x: x / accumulate, total)
 
     return accumulated
@@ -78,8 +79,8 @@ def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 
-def _cut(batch: Any, parts: int) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
-    """Leaves as long as the batch as [parts, batch / parts, …]; and the way back to a batch."""
+def _cut(batch: Any, parts: int) -> tuple[list[jax.Array], Callable[[list[jax.Array], Any], Any]]:
+    """Leaves as long as the batch as [parts, batch / parts, …]; ``(part, number) -> batch``."""
     leaves, tree = jax.tree.flatten(batch)
     size = batch_size(batch)
     if size % parts:
@@ -95,10 +96,18 @@ def _cut(batch: Any, parts: int) -> tuple[list[jax.Array], Callable[[list[jax.Ar
         if cut
     ]
 
-    def join(part: list[jax.Array]) -> Any:
+    def join(part: list[jax.Array], number: Any) -> Any:
         left = iter(part)
         return tree.unflatten(
-            [next(left) if cut else x for x, cut in zip(leaves, long, strict=True)]
+            [next(left) if cut else _shared(x, number) for x, cut in zip(leaves, long, strict=True)]
         )
 
     return stacked, join
+
+
+def _shared(leaf: Any, number: Any) -> Any:
+    """What is not cut, for one part: a single random key must not give all the same noise."""
+    dtype = getattr(leaf, "dtype", np.float32)
+    if np.ndim(leaf) == 0 and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return jax.random.fold_in(leaf, number)
+    return leaf

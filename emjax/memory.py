@@ -43,7 +43,13 @@ def batch_that_fits(batch: int, *, fixed: float, growing: float, limit: float) -
 
 
 def explained(
-    error: BaseException, compiled: Any, *, batch: int, weights: int, device: jax.Device
+    error: BaseException,
+    compiled: Any,
+    *,
+    batch: int,
+    weights: int,
+    device: jax.Device,
+    accumulate: int = 1,
 ) -> OutOfMemoryError:
     """What to tell the user, from the compiled update's own account of its memory.
 
@@ -59,6 +65,8 @@ def explained(
         Bytes of the parameters, of which a gradient needs as many.
     device
         Where it ran.
+    accumulate
+        Number of parts that the batch was cut into already.
     """
     limit = device_memory(device)
     sizes = compiled.memory_analysis() if compiled is not None else None
@@ -68,14 +76,17 @@ def explained(
     if sizes is None or limit is None:
         return OutOfMemoryError(
             f"{where} is out of memory with a batch of {batch}. Halve it, or keep it with "
-            f"make_step(..., accumulate=2), which does it in two parts; {tips}\n({first})"
+            f"make_step(..., accumulate={2 * accumulate}), which does it in {2 * accumulate} "
+            f"parts; {tips}\n({first})"
         )
     kept = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     fixed, growing = kept + weights, sizes.temp_size_in_bytes - weights
-    fits = batch_that_fits(batch, fixed=fixed, growing=growing, limit=limit)
+    part = batch // accumulate  # whose intermediate results were in memory at a time
+    fits = batch_that_fits(part, fixed=fixed, growing=growing, limit=limit)
     need = (kept + sizes.temp_size_in_bytes) / GIB
-    text = f"a batch of {batch} needs {need:.3g} GiB and {where} has {limit / GIB:.3g} GiB"
-    if fits >= batch:  # by its own account it fits: others hold the memory
+    how = f" in {accumulate} parts" if accumulate > 1 else ""
+    text = f"a batch of {batch}{how} needs {need:.3g} GiB and {where} has {limit / GIB:.3g} GiB"
+    if fits >= part:  # by its own account it fits: others hold the memory
         text += ": another program holds some of it (`emjax doctor` shows what is free)."
     elif fits == 0:
         text += (
@@ -83,11 +94,12 @@ def explained(
             "Use smaller images or a smaller network, or more memory."
         )
     else:
-        parts = next((n for n in range(2, batch + 1) if batch % n == 0 and batch // n <= fits), 0)
-        text += f": a batch of {fits} would fit."
+        divisors = (n for n in range(accumulate + 1, batch + 1) if batch % n == 0)
+        parts = next((n for n in divisors if batch // n <= fits), 0)
+        text += f": a batch of {fits * accumulate} would fit."
         if parts:
             text += f" make_step(..., accumulate={parts}) keeps {batch}, in {parts} parts."
-        text += f" {tips[0].upper()}{tips[1:]}" if tips[0].islower() else f" {tips}"
+        text += f" {tips}"
     return OutOfMemoryError(f"{text}\n({first})")
 
 

@@ -99,13 +99,25 @@ def weighted(terms: Mapping[str, tuple[Term, Schedule | float]]) -> Loss:
 
 
 def stepped(draw: Callable[..., Mapping[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """``draw`` with the number of the update in its batch, as ``step``."""
+    """``draw`` with the number of the update in its batch, as ``step``.
 
-    def numbered(key: jax.Array, *streamed: Any, step: jax.Array) -> dict[str, Any]:
-        more = {"step": step} if takes_step(draw) else {}
-        return {**draw(key, *streamed, **more), "step": jnp.asarray(step, jnp.int32)}
+    The arrays of a `jax.tree_util.Partial` stay arguments of the compiled update.
+    """
+    return jax.tree_util.Partial(_numbered, as_partial(draw))
 
-    return numbered
+
+def _numbered(
+    draw: Callable[..., Any], key: jax.Array, *streamed: Any, step: jax.Array
+) -> dict[str, Any]:
+    more = {"step": step} if takes_step(draw) else {}
+    return {**draw(key, *streamed, **more), "step": jnp.asarray(step, jnp.int32)}
+
+
+def as_partial(function: Callable[..., Any]) -> jax.tree_util.Partial:
+    """A function as a pytree: of the arrays of a `jax.tree_util.Partial`, else without leaves."""
+    # a Partial of a Partial would hide its arrays, which then are constants of the program
+    known = isinstance(function, jax.tree_util.Partial)
+    return function if known else jax.tree_util.Partial(function)
 
 
 def takes_step(function: Callable[..., Any]) -> bool:

@@ -26,7 +26,7 @@ import optax
 
 from emjax import gradients, memory, sharding
 from emjax.checkpoints import named_leaves
-from emjax.schedules import draw_at
+from emjax.schedules import as_partial, draw_at
 
 Params = Any
 Loss = Callable[[Params, Any], tuple[jax.Array, Mapping[str, jax.Array]]]
@@ -159,11 +159,9 @@ class Step:
         cpu = jax.default_backend() == "cpu"
         if loop == "auto":
             loop = "host" if cpu or stream is not None else "scan"
-        self._loop, self._stream = loop, stream
+        self._loop, self._stream, self._accumulate = loop, stream, accumulate
         self.mesh = sharding.data_mesh(devices)
-        # a Partial of a Partial would hide its arrays, which then are constants of the program
-        known = isinstance(draw, jax.tree_util.Partial)
-        self._draw = draw if known else jax.tree_util.Partial(draw or _as_it_is)
+        self._draw = as_partial(draw or _as_it_is)
         if self.mesh is not None:
             self._draw = sharding.replicate(self._draw, self.mesh)
         grad = gradients.value_and_grad(loss, accumulate=accumulate, remat=remat, unroll=cpu)
@@ -241,6 +239,7 @@ class Step:
                 batch=sharding.batch_size(self._batch(key)),
                 weights=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params)),
                 device=device,
+                accumulate=self._accumulate,
             ) from error
 
     def _kind(self, state: TrainState, key: jax.Array, n: int) -> Any:
@@ -261,10 +260,13 @@ class Step:
         return jax.eval_shape(functools.partial(draw_at, self._draw), key, jnp.int32(0), *streamed)
 
     def _streamed(self, i: int) -> tuple:
+        """What the stream gives for update i, and i."""
         if self._stream is None:
             return ()
-        batch = self._stream(i)
-        return (batch if self.mesh is None else sharding.place_batch(batch, self.mesh),)
+        batch, number = self._stream(i), np.int32(i)
+        if self.mesh is None:
+            return batch, number
+        return sharding.place_batch(batch, self.mesh), sharding.replicate(number, self.mesh)
 
     def _repeat(
         self, update: Callable, state: TrainState, key: jax.Array, n: int
@@ -293,6 +295,7 @@ def _update(
     mesh: jax.sharding.Mesh | None,
 ) -> tuple[TrainState, History]:
     draw, *streamed = given
+    number = streamed.pop() if streamed else state.step  # of the update, for which was read
     batch = draw_at(draw, key, state.step, *streamed)
     if mesh is not None:
         batch = sharding.split_over_devices(batch, mesh)
@@ -302,6 +305,7 @@ def _update(
             raise ValueError(f"metric {name!r} of the loss has shape {value.shape}; take its mean")
     squares = jnp.stack([jnp.sum(jnp.square(jnp.abs(g))) for g in jax.tree.leaves(grads)])
     finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(squares))
+    finite &= state.step == number  # none after one that was not made
 
     tx = optax.with_extra_args_support(tx)
     updates, opt_state = tx.update(grads, state.opt_state, state.params, value=loss)

@@ -113,6 +113,17 @@ def test_a_draw_with_more():
     assert np.abs(staged(KEY, step=0)).max() == 0
 
 
+def test_arrays_of_partials_stay_arguments_of_the_update():
+    draw = jax.tree_util.Partial(lambda images, key: images, jnp.asarray(SQUARE))
+    add = jax.tree_util.Partial(lambda more, key, batch: batch + more, jnp.ones((1, 1, 1, 3)))
+    more = augmented(draw, random_flips, add)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(more)]
+    assert shapes == [SQUARE.shape, (1, 1, 1, 3)]
+    wanted = 1 + random_flips(jax.random.fold_in(KEY, 2**31), jnp.asarray(SQUARE))
+    np.testing.assert_array_equal(jax.jit(lambda f, key: f(key))(more, KEY), wanted)
+    assert not takes_step(more)
+
+
 # ---------------------------------------------------------------- at the end
 
 
@@ -158,3 +169,12 @@ def test_random_views_are_brought_back():
     assert mean.shape == OBLONG.shape
     many, _ = jax.jit(monte_carlo(lopsided, random_view(), samples=400))(KEY, 0.5, SQUARE)
     np.testing.assert_allclose(many, symmetric(lopsided)(0.5, SQUARE)[0], atol=0.3)
+
+
+def test_points_beside_images_stay():
+    images = jax.random.normal(KEY, (4, 6, 6, 1))
+    batch = {"points": jnp.arange(24.0).reshape(4, 3, 2), "image": images}
+    for change in (random_dihedral, random_flips):
+        moved = change(jax.random.key(3), batch)
+        np.testing.assert_array_equal(moved["points"], batch["points"])
+        assert not np.array_equal(moved["image"], batch["image"])

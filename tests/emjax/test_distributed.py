@@ -302,3 +302,13 @@ def test_two_processes_do_not_write_one_folder(tmp_path):
     first = open_(resume=True)
     again = open_(resume=True)
     assert first.path == again.path, "the process itself may open it twice"
+
+    def elsewhere():
+        code = LOCK.replace("time.sleep(60)", "")
+        command = [sys.executable, "-c", code, str(tmp_path / "tiny")]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    del first
+    assert f"being written by another process (process {os.getpid()} on" in elsewhere().stderr
+    del again
+    assert elsewhere().stdout.strip() == "locked", "the last user gave it back"

@@ -60,11 +60,12 @@ class Compiled:
         return type("Sizes", (), {f"{k}_size_in_bytes": v for k, v in zeros.items()})
 
 
-def message(limit, compiled, monkeypatch, batch=32, weights=2**30):
+def message(limit, compiled, monkeypatch, batch=32, weights=2**30, **more):
     monkeypatch.setattr(memory, "device_memory", lambda device: limit)
     error = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.\nmore")
     device = jax.devices()[0]
-    return str(memory.explained(error, compiled, batch=batch, weights=weights, device=device))
+    sizes = {"batch": batch, "weights": weights}
+    return str(memory.explained(error, compiled, device=device, **sizes, **more))
 
 
 def test_what_the_message_says(monkeypatch):
@@ -80,6 +81,31 @@ def test_what_the_message_says(monkeypatch):
     assert "Halve it, or keep it with make_step(..., accumulate=2)" in message(
         20 * gib, None, monkeypatch
     )
+
+
+def test_a_batch_that_was_cut_already(monkeypatch):
+    gib = 2**30  # 32 GiB for a part of 16
+    sizes = Compiled(argument=3 * gib, output=3 * gib, alias=3 * gib, temp=33 * gib)
+    text = message(20 * gib, sizes, monkeypatch, accumulate=2)
+    assert "a batch of 32 in 2 parts needs 36 GiB" in text
+    assert "a batch of 14 would fit. make_step(..., accumulate=8) keeps 32, in 8 parts" in text
+    assert "parts. make_step(..., remat=True)" in text, "code is not capitalised"
+    text = message(20 * gib, None, monkeypatch, accumulate=2)
+    assert "make_step(..., accumulate=4), which does it in 4 parts" in text
+    text = message(80 * gib, sizes, monkeypatch, accumulate=2)
+    assert "another program holds some of it" in text
+
+
+def test_a_step_tells_its_parts():
+    def loss(p, batch):
+        return p["w"].sum() * batch.mean(), {}
+
+    step = make_step(loss, lambda key: jnp.ones(8), TX, accumulate=4)
+    with (
+        pytest.raises(OutOfMemoryError, match="accumulate=8"),
+        step.explaining(init_state(PARAMS, TX), jax.random.key(0), 1),
+    ):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
 
 def test_a_batch_that_fits():

@@ -194,3 +194,19 @@ def test_what_is_computed_again_need_not_be_kept():
     assert texts[1].count("tanh") == 2 * texts[0].count("tanh")
     convolutions = [text.count("conv_general_dilated[") for text in texts]
     assert convolutions[0] == convolutions[1], "products are not computed twice"
+
+
+@pytest.mark.parametrize("unroll", [True, False])
+def test_parts_do_not_share_the_noise_of_one_key(unroll):
+    """The mean of 32 numbers has a standard deviation of 1 / √32, in however many parts."""
+
+    def loss(p, batch):
+        return jnp.mean(p + jax.random.normal(batch["key"], batch["x"].shape)), {}
+
+    def spread(accumulate):
+        grad = value_and_grad(loss, accumulate=accumulate, unroll=unroll)
+        one = lambda key: grad(0.0, {"x": jnp.zeros(32), "key": key})[0][0]  # noqa: E731
+        return float(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 400)).std())
+
+    for accumulate in (1, 8):
+        assert spread(accumulate) == pytest.approx(32**-0.5, rel=0.15)

@@ -12,6 +12,8 @@ import optax
 import pytest
 
 from emjax import schedules
+from emjax.data.streams import mix
+from emjax.ensembles import ensemble
 from emjax.losses.alrc import cap_spikes
 from emjax.schedules import draw_at, ramp, stepped, takes_step, weighted
 from emjax.training import init_state, make_step
@@ -99,3 +101,30 @@ def test_the_step_tells_the_draw_its_number_and_the_optimiser_the_loss(loop):
     np.testing.assert_allclose(history["weight_near"], [0, 0.25, 0.5, 0.75, 1, 1], atol=1e-6)
     assert history["loss"][0] == 0
     assert history["near"][-1] < history["near"][0]
+
+
+def test_the_step_reaches_a_draw_inside_others():
+    def draw(key, step):
+        return {"x": jnp.full((4, 1), step, jnp.float32)}
+
+    mixed = mix(draw, 0.5, 8)
+    batch = draw_at(mixed, KEY, jnp.int32(3), {"x": jnp.zeros((4, 1))})
+    assert float(batch["x"].max()) == 3.0
+    each = ensemble(lambda p, b: (0.0, {}), draw, optax.sgd(0.1), members=2, own_batches=True)[1]
+    assert draw_at(each, KEY, jnp.int32(5))["x"].shape == (2, 4, 1)
+    arrays = jax.tree_util.Partial(lambda a, key: {"x": a}, jnp.ones((4, 1)))
+    assert len(jax.tree.leaves(mix(arrays, 0.5, 8))) == 1, "arguments, not constants"
+
+
+def test_arrays_of_a_partial_stay_arguments_of_the_update():
+    def draw(images, key, step):
+        return {"x": step * images}
+
+    images = jnp.arange(3.0)
+    known = stepped(jax.tree_util.Partial(draw, images))
+    step = make_step(lambda p, b: (p * b["x"].sum(), {}), known, optax.sgd(0.1))
+    assert takes_step(step._draw)
+    assert [leaf.shape for leaf in jax.tree.leaves(step._draw)] == [(3,)]
+    batch = jax.jit(draw_at)(step._draw, KEY, jnp.int32(2))
+    np.testing.assert_array_equal(batch["x"], [0, 2, 4])
+    assert int(batch["step"]) == 2

@@ -80,6 +80,19 @@ def test_a_bad_file_is_named(tmp_path, named):
         fit(Run(tmp_path), init_state(params(), TX), step, KEY, steps=8, chunk=2, images_per_step=4)
 
 
+def test_no_update_after_a_bad_one():
+    def files(i):
+        x = np.full((4, 3), np.nan if i == 3 else 1.0, np.float32)
+        return {"x": x, "y": np.ones(4, np.float32)}
+
+    step = make_step(loss, None, TX, stream=files)
+    good, _ = step(init_state(params(), TX), KEY, 3)
+    state, history = step(init_state(params(), TX), KEY, 6)
+    np.testing.assert_array_equal(history["finite"], [True, True, True, False, False, False])
+    assert int(state.step) == 3
+    np.testing.assert_array_equal(state.params["w"], good.params["w"])
+
+
 def test_stopping_early_is_decided_by_the_history_also_after_a_resume(tmp_path, capsys):
     def stop(history):
         values = [v for v in history["val_error"] if not np.isnan(v)]
