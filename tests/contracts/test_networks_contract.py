@@ -118,7 +118,7 @@ def test_gradients_are_finite_on_anything(name):
 def test_compiled_or_not(name):
     apply, params = network(name)
     x = INPUTS["noise"]
-    np.testing.assert_allclose(compiled(name)(params, x)[0], apply(params, x), rtol=1e-5, atol=2e-5)
+    np.testing.assert_allclose(compiled(name)(params, x)[0], apply(params, x), rtol=1e-5, atol=1e-5)
 
 
 @names
@@ -128,7 +128,7 @@ def test_batches_are_loops(name):
     together, _ = run(params, x)
     for i in range(BATCH):
         alone, _ = run(params, np.stack([x[i]] * BATCH))
-        np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=2e-5)
+        np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=1e-5)
     several = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), params)
     mapped = jax.jit(jax.vmap(apply, in_axes=(0, None)))(several, x)
     half, _ = run(jax.tree.map(lambda leaf: 0.5 * leaf, params), x)
@@ -171,7 +171,7 @@ def test_saved_and_loaded(name, tmp_path):
     x = INPUTS["noise"][:1]
     save_model(path, network=name, network_args=args, params=params, meta={}, example=x)
     model = load_model(path)
-    np.testing.assert_allclose(model.apply(model.params, x), jax.jit(apply)(params, x), atol=1e-5)
+    np.testing.assert_allclose(model.apply(model.params, x), jax.jit(apply)(params, x), atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, model.params, params)
 
 
