@@ -64,7 +64,9 @@ def capped(
 
     Parameters
     ----------
-    losses : scalar, or one a picture [b] (the recommended use): each is capped by itself.
+    losses : scalar, or one a picture [b] (the recommended use): each is capped by itself. They are
+        meant to be positive; while mean + n σ is not, nothing is capped (scaling a loss to a
+        threshold below 0 would turn its gradient round).
     moments : of the losses of the batches before.
     deviations : n, standard deviations above the mean.
     decay : of both moments, 0 to 1.
@@ -120,5 +122,5 @@ def _scale(losses: jax.Array, moments: Moments, deviations: float, warmup: int) 
     weight = jnp.maximum(moments.weight, 1e-12)
     mean, square = moments.mean / weight, moments.square / weight
     threshold = mean + deviations * jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0))
-    above = (losses > threshold) & (moments.count >= warmup)
+    above = (losses > threshold) & (threshold > 0) & (moments.count >= warmup)
     return jnp.where(above, threshold / jnp.where(above, losses, 1), 1.0)

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emjax.losses.basics import wide
+
 LARGEST = 100.0
 """Rates up to this come from the table; beyond, the asymptotic series is as good."""
 NODES = 2048
@@ -38,8 +40,8 @@ def anscombe(
     jax.Array : of the shape of x; values so low that the root would not exist give 0.
     """
     inside = gain * x + 0.375 * gain**2 + sigma**2 - gain * offset
-    positive = inside > 0
-    return jnp.where(positive, 2 / gain * jnp.sqrt(jnp.where(positive, inside, 1.0)), 0.0)
+    none = inside <= 0  # not of NaN, which stays NaN
+    return jnp.where(none, 0.0, 2 / gain * jnp.sqrt(jnp.where(none, 1.0, inside)))
 
 
 def inverse_anscombe(
@@ -69,6 +71,7 @@ def inverse_anscombe(
     -------
     jax.Array : of the shape of d. The two unbiased ones give a rate of at least 0.
     """
+    d = wide(d)
     if method == "exact":
         rate = _exact(d)
     elif method == "closed":
@@ -93,9 +96,8 @@ def _closed(d: jax.Array) -> jax.Array:
 def _exact(d: jax.Array) -> jax.Array:
     rates, means = _table()
     rates, means = jnp.asarray(rates, d.dtype), jnp.asarray(means, d.dtype)
-    # E[2 √(n + 3/8)] = 2 √λ' with λ' = λ + 1/8 - 1/(16 λ) …, inverted term by term
-    root = jnp.square(jnp.maximum(d, means[-1])) / 4
-    beyond = root - 0.125 + 1 / (16 * root)
+    # E[2 √(n + 3/8)]² / 4 = λ + 1/8 + O(λ⁻²): with 3/8 the term in 1/λ is 0
+    beyond = jnp.square(jnp.maximum(d, means[-1])) / 4 - 0.125
     return jnp.where(d < means[-1], jnp.interp(d, means, rates), beyond)
 
 

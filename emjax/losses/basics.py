@@ -54,7 +54,8 @@ def average(values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     ----------
     values : [...].
     weight : ≥ 0, of the same shape or of that of the leading axes; None: all count the same.
-        Entries of weight 0 do not count whatever they are; without any weight the mean is 0.
+        Entries of weight 0 do not count whatever they are (their gradient is 0 only where that of
+        `values` is finite, see `alike`); without any weight the mean is 0.
 
     Raises
     ------
@@ -81,8 +82,13 @@ def spread(weight: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) 
     return jnp.broadcast_to(weight, shape).astype(dtype)
 
 
-def alike(prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+def alike(
+    prediction: jax.Array, target: jax.Array, weight: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Both in at least float32 (sums of bfloat16 lose their digits).
+
+    With a weight both are 0 where it is 0: leaving a pixel out of the mean is not enough, for NaN
+    times the 0 that comes back through it is NaN in every gradient.
 
     Raises
     ------
@@ -95,7 +101,11 @@ def alike(prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Arra
             f"the prediction has shape {prediction.shape}, the target {target.shape}: they must "
             "be the same, with the channels last"
         )
-    return wide(prediction), wide(target)
+    prediction, target = wide(prediction), wide(target)
+    if weight is not None:
+        counted = spread(weight, target.shape) != 0
+        prediction, target = jnp.where(counted, prediction, 0), jnp.where(counted, target, 0)
+    return prediction, target
 
 
 def wide(x: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from emjax.losses.basics import alike, average
+from emjax.losses.basics import alike, average, wide
 
 
 def boundary(logits: jax.Array, distance: jax.Array, weight: jax.Array | None = None) -> jax.Array:
@@ -23,7 +23,8 @@ def boundary(logits: jax.Array, distance: jax.Array, weight: jax.Array | None = 
     distance : [b, y, x, k] of `signed_distance`, a channel a class.
     weight : see `basics.average`.
     """
-    logits, distance = alike(logits, distance)
+    _, distance = alike(logits, distance, weight)
+    logits = wide(logits)
     p = jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
     return average(p * distance, weight)
 
@@ -37,7 +38,8 @@ def signed_distance(mask: jax.Array) -> jax.Array:
 
     Parameters
     ----------
-    mask : [b, y, x] or [b, z, y, x], true inside; for labels, ``jnp.moveaxis(one_hot, -1, 0)``.
+    mask : [b, y, x] or [b, z, y, x], true inside; of classes [b, y, x, k], as `boundary` takes
+        them, ``jax.vmap(signed_distance, -1, -1)(one_hot)``.
 
     Returns
     -------

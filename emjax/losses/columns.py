@@ -33,11 +33,22 @@ def column_loss(
         `data.synthetic` draws them: binary cross-entropy with the heat map (the minimum is the
         expected heat map, so a column whose place is uncertain becomes low and broad), and
         cross-entropy of the species near the columns.
+
+    Raises
+    ------
+    ValueError : when called, maps of another shape than the network's.
     """
 
     def loss(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits = apply(params, batch["image"])
         heat, species = batch["heat"], batch["species"]
+        shapes = (*logits.shape[:-1], logits.shape[-1] - 1), logits.shape[:-1], logits.shape[:-1]
+        given = species.shape, heat.shape, batch["vacant"].shape
+        if given != shapes:  # they would broadcast
+            raise ValueError(
+                f"species, heat and vacant have shapes {given}; a network that gives {logits.shape}"
+                f" needs {shapes}"
+            )
         place = binary_cross_entropy(logits[..., 0], heat)
         place = place - binary_entropy(heat)  # what is left is 0 for a perfect heat map
         place = (place * (1 + peak_weight * (heat + batch["vacant"]))).mean()

@@ -18,13 +18,13 @@ def mse(prediction: jax.Array, target: jax.Array, weight: jax.Array | None = Non
     With noisy targets of zero-mean noise the minimum is the clean image (Noise2Noise): the target
     must not be rescaled by its own minimum and maximum then, which shifts its mean.
     """
-    prediction, target = alike(prediction, target)
+    prediction, target = alike(prediction, target, weight)
     return average(jnp.square(prediction - target), weight)
 
 
 def mae(prediction: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     """Mean of abs(d), L1. The minimum is the median of the target."""
-    prediction, target = alike(prediction, target)
+    prediction, target = alike(prediction, target, weight)
     return average(jnp.abs(prediction - target), weight)
 
 
@@ -36,7 +36,7 @@ def huber(
     delta: float = 1.0,
 ) -> jax.Array:
     """Mean of d²/2 up to abs(d) = delta, and of delta (abs(d) - delta/2) beyond (Huber 1964)."""
-    prediction, target = alike(prediction, target)
+    prediction, target = alike(prediction, target, weight)
     size = jnp.abs(prediction - target)
     inner = jnp.minimum(size, delta)
     return average(inner * (size - 0.5 * inner), weight)
@@ -53,7 +53,7 @@ def charbonnier(
 
     ε is in the units of the image. The ε that is subtracted makes a perfect prediction cost 0.
     """
-    prediction, target = alike(prediction, target)
+    prediction, target = alike(prediction, target, weight)
     root = jnp.sqrt(jnp.square(prediction - target) + epsilon**2)
     return average(root - epsilon, weight)
 
@@ -78,11 +78,13 @@ def poisson_nll(
     floor : smaller rates are taken as this; their gradient is that at the floor, so that a rate
         that fell below it comes back.
     """
-    prediction, target = alike(prediction, target)
+    prediction, target = alike(prediction, target, weight)
     if log_rate:
         rate, log = jnp.exp(prediction), prediction
     else:
-        # the value of the maximum with the gradient of the identity
-        rate = prediction + jax.lax.stop_gradient(jnp.maximum(prediction, floor) - prediction)
+        # the value of the maximum with the gradient of the identity; the floor itself, because
+        # prediction + (floor - prediction) is 0 for rates of -20 and the logarithm infinite
+        rate = jax.lax.stop_gradient(jnp.maximum(prediction, floor))
+        rate = rate + (prediction - jax.lax.stop_gradient(prediction))
         log = jnp.log(rate)
     return average(rate - target * log + jax.scipy.special.gammaln(target + 1), weight)

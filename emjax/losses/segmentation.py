@@ -29,7 +29,7 @@ def cross_entropy(
 
     Parameters
     ----------
-    logits : [..., k].
+    logits : [..., k], k at least 2: the softmax of one class is 1, and there is nothing to learn.
     labels : whole numbers [...], or shares [..., k].
     weight : of the pixels [...], or of the first axes.
     class_weight : k factors for rare classes (Σ t_c w_c becomes part of the pixel's weight, so
@@ -37,7 +37,7 @@ def cross_entropy(
     smoothing : this share of each label is spread evenly over all classes (Szegedy et al. 2016).
     ignore : pixels with this label do not count.
     """
-    logits = wide(logits)
+    logits = _several(logits, "sigmoid_cross_entropy")
     shares, weight = _shares(logits, labels, weight, ignore)
     if class_weight is not None:
         weight = weight * (shares * _per_class(class_weight, logits)).sum(-1)
@@ -52,7 +52,7 @@ def sigmoid_cross_entropy(
 
     `labels` are 0 to 1, of the shape of `logits`.
     """
-    logits, labels = alike(logits, labels)
+    logits, labels = alike(logits, labels, weight)
     return average(jax.nn.softplus(logits) - labels * logits, weight)
 
 
@@ -70,7 +70,7 @@ def focal(
     With γ = 0 and no `class_weight` it is `cross_entropy`. Unlike there, the weights of the
     classes (the paper's α) are factors of the terms and no part of the mean's weight.
     """
-    logits = wide(logits)
+    logits = _several(logits, "binary_focal")
     shares, weight = _shares(logits, labels, weight, ignore)
     log = jax.nn.log_softmax(logits)
     terms = -shares * _faint(log, gamma) * log
@@ -92,7 +92,7 @@ def binary_focal(
     `labels` are 0 to 1, of the shape of `logits`. The mean is over all entries; the paper divides
     the sum by the number of objects. `alpha` None: no weights.
     """
-    logits, labels = alike(logits, labels)
+    logits, labels = alike(logits, labels, weight)
     yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     a, b = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
     present, absent = labels * _faint(yes, gamma) * yes, (1 - labels) * _faint(no, gamma) * no
@@ -205,12 +205,13 @@ def _shares(
         jnp.ones(pixels, logits.dtype) if weight is None else spread(weight, pixels, logits.dtype)
     )
     if labels.shape == logits.shape and jnp.issubdtype(labels.dtype, jnp.floating):
-        return labels.astype(logits.dtype), used
+        return jnp.where((used != 0)[..., None], labels, 0).astype(logits.dtype), used
     if labels.shape != pixels:
         raise ValueError(
             f"logits of shape {logits.shape} need whole labels of shape {pixels} or shares of "
             f"shape {logits.shape}, not {labels.shape} {labels.dtype}"
         )
+    labels = labels.astype(int) if labels.dtype == bool else labels
     known = (labels >= 0) & (labels < max(classes, 2))
     if ignore is not None:
         used = jnp.where(labels == ignore, 0, used)
@@ -222,6 +223,15 @@ def _shares(
     if ignore is not None:
         shares = jnp.where((labels == ignore)[..., None], 0, shares)
     return jnp.where(known[..., None], shares, jnp.nan), used
+
+
+def _several(logits: jax.Array, instead: str) -> jax.Array:
+    if logits.shape[-1] < 2:
+        raise ValueError(
+            f"logits of shape {logits.shape} have one class, whose softmax is 1 whatever the "
+            f"network says: use {instead}, or a network with two outputs"
+        )
+    return wide(logits)
 
 
 def _poisoned(value: jax.Array, weight: jax.Array) -> jax.Array:

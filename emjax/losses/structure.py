@@ -27,7 +27,7 @@ def gradient(
     Differences of neighbouring pixels: edges must be as steep as they are, and an offset of the
     whole image costs nothing. A difference weighs as much as the lesser of its two pixels.
     """
-    prediction, target = alike(prediction, target)
+    prediction, target = alike(prediction, target, weight)
     axes = _space(prediction)
     error = prediction - target
     if weight is not None:
@@ -73,7 +73,6 @@ def fourier(
     ------
     ValueError : another power, or a weight of pixels.
     """
-    prediction, target = alike(prediction, target)
     if power not in (1, 2):
         raise ValueError(f"power {power}: choose 1 or 2")
     if weight is not None and jnp.ndim(weight) != 1:
@@ -81,6 +80,7 @@ def fourier(
             f"a weight of shape {jnp.shape(weight)}: frequencies have no place, so that pictures "
             "alone can be weighted [b]"
         )
+    prediction, target = alike(prediction, target, weight)
     axes = _space(prediction)
     error = jnp.fft.fftn(prediction - target, axes=axes, norm="ortho")
     size = jnp.square(error.real) + jnp.square(error.imag)
@@ -102,7 +102,8 @@ def multiscale(
     """The weighted mean of a loss at full, half, quarter … resolution.
 
     Each level averages 2 × 2 (× 2) pixels of the one before, with an odd last row or column left
-    out; weights of pixels are averaged likewise.
+    out. With weights of pixels it is their weighted mean, and weighs as much as they do on average:
+    a pixel without weight does not count at any level.
 
     Parameters
     ----------
@@ -122,7 +123,7 @@ def multiscale(
     def several(
         prediction: jax.Array, target: jax.Array, weight: jax.Array | None = None
     ) -> jax.Array:
-        prediction, target = alike(prediction, target)
+        prediction, target = alike(prediction, target, weight)
         smallest = min(prediction.shape[axis] for axis in _space(prediction))
         if smallest < 2 ** (levels - 1):
             raise ValueError(f"{levels} levels need {2 ** (levels - 1)} pixels, not {smallest}")
@@ -132,8 +133,13 @@ def multiscale(
         total = jnp.zeros((), prediction.dtype)
         for level, share in enumerate(shares.tolist()):
             if level:
+                if pixels:
+                    prediction, target = weight * prediction, weight * target
+                    weight = _halve(weight)
                 prediction, target = _halve(prediction), _halve(target)
-                weight = _halve(weight) if pixels else weight
+                if pixels:
+                    total_weight = jnp.where(weight > 0, weight, 1)
+                    prediction, target = prediction / total_weight, target / total_weight
             total = total + share * loss(prediction, target, weight)
         return total
 

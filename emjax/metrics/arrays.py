@@ -54,8 +54,9 @@ def numbers(*values: Any, names: tuple[str, ...] = ("prediction", "truth")) -> t
                     "mean nothing: mask or repair them first, and say how many they were."
                 )
         return xp, *arrays
+    values = tuple(xp.asarray(v) for v in values)
     dtype = xp.promote_types(xp.result_type(*values), xp.zeros(()).dtype)
-    return xp, *(xp.asarray(v, dtype) for v in values)
+    return xp, *(v.astype(dtype) for v in values)
 
 
 def same_shape(a: Any, b: Any, names: tuple[str, str] = ("prediction", "truth")) -> None:
@@ -84,9 +85,9 @@ def square(xp: ModuleType, values: Any) -> Any:
 
 
 def root(xp: ModuleType, values: Any) -> Any:
-    """Square root with gradient 0 at 0 instead of infinity."""
-    some = values > 0
-    return xp.where(some, xp.sqrt(xp.where(some, values, 1.0)), 0.0)
+    """Square root with gradient 0 at 0 instead of infinity; NaN stays NaN."""
+    none = values <= 0
+    return xp.where(none, 0.0, xp.sqrt(xp.where(none, 1.0, values)))
 
 
 def labels_of(labels: Any, name: str, *, count: int | None = None, keep: Any = None) -> np.ndarray:

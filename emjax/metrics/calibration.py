@@ -58,7 +58,8 @@ def top_label(probabilities: Array, truth: Array) -> tuple[Array, Array]:
         t = labels_of(truth, "truth", count=p.shape[-1])
     else:
         t = xp.asarray(truth)
-    return p.max(-1), p.argmax(-1) == t
+    # argmax takes NaN for the largest: a network that gives NaN would be right about class 0
+    return p.max(-1), (p.argmax(-1) == t) & ~xp.isnan(p).any(-1)
 
 
 def reliability(
@@ -82,6 +83,11 @@ def reliability(
         raise ValueError(
             f"probabilities from {p.min():.3g} to {p.max():.3g}: they lie between 0 and 1. Logits "
             "need a sigmoid or softmax first."
+        )
+    if xp is np and p.size and (y.min() < 0 or y.max() > 1):
+        raise ValueError(
+            f"occurred: values from {y.min():g} to {y.max():g}, where an event did (1) or did not "
+            "(0) occur. Of classes, `top_label` makes these."
         )
     if equal_counts:
         order = xp.argsort(p)

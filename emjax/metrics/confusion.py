@@ -209,7 +209,8 @@ def roc_auc(scores: Array, truth: Array, *, valid: Array | None = None) -> Array
 
     Returns
     -------
-    0 to 1; NaN without positives or without negatives. (Hanley and McNeil 1982.)
+    0 to 1; NaN without positives, without negatives, or with a score that is NaN. (Hanley and
+    McNeil 1982.)
     """
     xp, s, positive, negative = _scored(scores, truth, valid)
     order = xp.argsort(s)
@@ -220,7 +221,8 @@ def roc_auc(scores: Array, truth: Array, *, valid: Array | None = None) -> Array
     won = (below[low] + below[high]) / 2
     n_pos, n_neg = positive.sum(), negative.sum()
     rate = divide(xp, won, n_neg + 0.0 * won)
-    return divide(xp, (xp.where(positive, rate, 0.0)).sum(), n_pos)
+    area = divide(xp, (xp.where(positive, rate, 0.0)).sum(), n_pos)
+    return _unless_nan(xp, area, s, positive | negative)
 
 
 def average_precision(
@@ -239,7 +241,11 @@ def average_precision(
 
     Returns
     -------
-    0 to 1; NaN without positives.
+    0 to 1; NaN without positives, or with a score that is NaN.
+
+    Raises
+    ------
+    ValueError : scores that are not finite, fewer `positives` than the truth has (NumPy).
     """
     xp, s, positive, negative = _scored(scores, truth, valid)
     order = xp.argsort(-s)
@@ -248,7 +254,10 @@ def average_precision(
     end = xp.searchsorted(falling, -s, side="right")
     precision = divide(xp, hits[end], hits[end] + alarms[end], 0.0)
     total = positive.sum() if positives is None else positives
-    return divide(xp, xp.where(positive, precision, 0.0).sum(), total)
+    if xp is np and total < positive.sum():
+        raise ValueError(f"positives {total}, but {positive.sum()} of the truth are positive.")
+    area = divide(xp, xp.where(positive, precision, 0.0).sum(), total)
+    return _unless_nan(xp, area, s, positive | negative)
 
 
 def roc_curve(scores: Array, truth: Array) -> Curve:
@@ -288,14 +297,20 @@ def _scored(scores: Array, truth: Array, valid: Array | None) -> tuple[Any, Any,
     if valid is not None:
         same_shape(scores, valid, ("scores", "valid"))
     xp = module_of(scores, truth, valid)
-    if xp is np:
-        _, s = numbers(scores, names=("scores",))
-    else:
-        s = xp.asarray(scores)
-    s, true = s.reshape(-1), xp.asarray(truth).reshape(-1).astype(bool)
+    s, true = xp.asarray(scores).reshape(-1), xp.asarray(truth).reshape(-1).astype(bool)
     counted = xp.ones(true.shape, bool) if valid is None else xp.asarray(valid).reshape(-1)
     counted = counted.astype(bool)
+    # floats: minus an unsigned number is none. What does not count may be anything
+    s = s.astype(float if xp is np else xp.promote_types(s.dtype, xp.zeros(()).dtype))
+    s = xp.where(counted, s, 0.0)
+    if xp is np:
+        numbers(s, names=("scores",))
     return xp, s, true & counted, ~true & counted
+
+
+def _unless_nan(xp: Any, value: Any, scores: Any, counted: Any) -> Any:
+    """NaN has no rank, but sorting would give it the highest one."""
+    return value if xp is np else xp.where((xp.isnan(scores) & counted).any(), xp.nan, value)
 
 
 def _running(xp: Any, flags: Any) -> Any:

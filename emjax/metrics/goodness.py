@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emjax.metrics.arrays import Array, divide, numbers, same_shape
+from emjax.metrics.arrays import Array, divide, numbers, same_shape, square
 
 __all__ = ["poisson_chi_squared", "r_factor", "r_squared", "signal_to_noise"]
 
@@ -19,7 +19,7 @@ def r_squared(prediction: Array, truth: Array) -> Array:
     """
     same_shape(prediction, truth)
     xp, p, t = numbers(prediction, truth)
-    return 1 - divide(xp, ((t - p) ** 2).sum(), ((t - t.mean()) ** 2).sum())
+    return 1 - divide(xp, square(xp, t - p).sum(), square(xp, t - t.mean()).sum())
 
 
 def r_factor(prediction: Array, truth: Array) -> Array:
@@ -40,12 +40,19 @@ def poisson_chi_squared(counts: Array, rate: Array, *, parameters: int = 0) -> A
     Parameters
     ----------
     counts : what was measured, electrons.
-    rate : what the model expects, > 0; pixels where it is 0 are left out.
+    rate : what the model expects; pixels without counts where it is 0 are left out, and counts
+        where it is 0, which cannot be, make the result infinite.
     parameters : number of fitted parameters.
+
+    Raises
+    ------
+    ValueError : rates below 0 (NumPy).
     """
     same_shape(counts, rate, ("counts", "rate"))
     xp, n, r = numbers(counts, rate, names=("counts", "rate"))
-    total = divide(xp, (n - r) ** 2, r, 0.0)
+    if xp is np and (r < 0).any():
+        raise ValueError(f"rate: {int((r < 0).sum())} of {r.size} values are below 0.")
+    total = xp.where((r == 0) & (n != 0), xp.inf, divide(xp, (n - r) ** 2, r, 0.0))
     return divide(xp, xp.asarray(total).sum(), (r > 0).sum() - parameters)
 
 
@@ -59,7 +66,7 @@ def signal_to_noise(image: Array, truth: Array, *, axis: Any = None) -> Array:
     xp, a, t = numbers(image, truth, names=("image", "truth"))
     signal, noise = t.var(axis), (a - t).var(axis)
     ratio = divide(xp, signal, noise, xp.inf)
-    safe = xp.where(xp.isfinite(ratio) & (ratio > 0), ratio, 1.0)
-    value = xp.where(xp.isfinite(ratio) & (ratio > 0), 10 * xp.log10(safe), xp.inf)
-    value = xp.where(signal > 0, value, -xp.inf)
+    some = (ratio != 0) & (ratio != xp.inf)  # NaN too, and it stays NaN
+    value = xp.where(some, 10 * xp.log10(xp.where(some, ratio, 1.0)), xp.inf)
+    value = xp.where(signal == 0, -xp.inf, value)
     return float(value) if xp is np and np.ndim(value) == 0 else value

@@ -52,9 +52,10 @@ def psnr(
     peak = _range(truth, data_range)
     same_shape(prediction, truth)
     xp, a, b = numbers(prediction, truth)
-    error = xp.mean((a - b) ** 2, axis=axis)
-    log = xp.log10(xp.where(error > 0, error, 1.0))
-    value = xp.where(error > 0, 20 * xp.log10(xp.asarray(peak, a.dtype)) - 10 * log, xp.inf)
+    error = square(xp, a - b).mean(axis)
+    equal = error == 0  # not `error > 0`: NaN would count as equal
+    log = xp.log10(xp.where(equal, 1.0, error))
+    value = xp.where(equal, xp.inf, 20 * xp.log10(xp.asarray(peak, error.dtype)) - 10 * log)
     return _plain(xp, value)
 
 
@@ -96,7 +97,7 @@ def ssim(
 
     Raises
     ------
-    ValueError : an unknown window, an even size, images smaller than the window.
+    ValueError : complex images, an unknown window, an even size, images smaller than the window.
     """
     values = ssim_map(
         prediction,
@@ -136,7 +137,7 @@ def ssim_map(
                 f"axis {axis} has {np.shape(truth)[axis]} pixels and the window {len(weights)}: "
                 "give a smaller odd size, or larger images."
             )
-    xp, a, b = numbers(prediction, truth)
+    xp, a, b = _real(prediction, truth)
     # variances do not know the offset; without it float32 keeps its digits in the squares
     centre = b.mean(axis=axes, keepdims=True)
     a, b = a - centre, b - centre
@@ -188,7 +189,7 @@ def ssim_terms(
     """
     peak = _range(truth, data_range)
     same_shape(prediction, truth)
-    xp, f, g = numbers(prediction, truth)
+    xp, f, g = _real(prediction, truth)
     mf, mg = f.mean(axis, keepdims=True), g.mean(axis, keepdims=True)
     vf, vg = ((f - mf) ** 2).mean(axis), ((g - mg) ** 2).mean(axis)
     covariance = ((f - mf) * (g - mg)).mean(axis)
@@ -226,6 +227,13 @@ def _range(truth: Array, data_range: Any) -> Any:
         "data_range is needed for images of floats: 1 for images in 0 to 1, or the truth's "
         "max - min. Say it beside the number."
     )
+
+
+def _real(prediction: Array, truth: Array) -> tuple[Any, Any, Any]:
+    xp, a, b = numbers(prediction, truth)
+    if xp.iscomplexobj(a):
+        raise ValueError("SSIM is of real images: compare the amplitudes, and the phases.")
+    return xp, a, b
 
 
 def _window(window: str, size: int | None, sigma: float) -> np.ndarray:

@@ -39,6 +39,10 @@ def dice(prediction: Array, truth: Array, *, axis: Any = None) -> Array:
     prediction, truth : masks of one shape, bool or 0/1. With probabilities it is the soft form
         2 Σab / (Σa + Σb), whose best value for a truth of 0 and 1 is reached at that truth.
     axis : summed over; None: over all. For a batch [b, y, x] say (1, 2), then average.
+
+    Raises
+    ------
+    ValueError : shapes that differ; in NumPy also values beyond 0 to 1.
     """
     xp, both, a, b = _shares(prediction, truth, axis)
     return divide(xp, 2 * both, a + b, 1.0)
@@ -58,6 +62,7 @@ def mask_iou(predictions: Array, truths: Array) -> Array:
             "one image size are needed."
         )
     xp, a, b = numbers(predictions, truths, names=("predictions", "truths"))
+    _check_masks(xp, a, b)
     a, b = a.reshape(a.shape[0], -1), b.reshape(b.shape[0], -1)
     both = xp.matmul(a, b.T) if xp is np else xp.matmul(a, b.T, precision="highest")
     return divide(xp, both, a.sum(1)[:, None] + b.sum(1)[None, :] - both, 0.0)
@@ -176,10 +181,14 @@ def mean_average_precision(
         truths without the score.
     thresholds : IoU, one or several (`COCO_THRESHOLDS`).
     interpolation : as in `detection_precision`.
+
+    Raises
+    ------
+    ValueError : boxes with another number of columns; as `detection_precision`.
     """
     pairs = [
-        (np.asarray(p, float).reshape(-1, 6), np.asarray(t, float).reshape(-1, 5))
-        for p, t in images
+        (_columns(p, 6, f"image {i}: predictions"), _columns(t, 5, f"image {i}: truths"))
+        for i, (p, t) in enumerate(images)
     ]
     classes = sorted({int(c) for p, t in pairs for c in (*p[:, 5], *t[:, 4])})
     levels = tuple(float(v) for v in np.atleast_1d(thresholds))
@@ -191,6 +200,13 @@ def mean_average_precision(
             table[row, column] = detection_precision(sets, level, interpolation=interpolation)
     mean = float("nan") if np.isnan(table).all() else float(np.nanmean(table))
     return MeanPrecision(mean, table, tuple(classes), levels)
+
+
+def _columns(boxes: Any, count: int, name: str) -> np.ndarray:
+    array = np.asarray(boxes, float)
+    if array.size and (array.ndim != 2 or array.shape[1] != count):
+        raise ValueError(f"{name} have shape {array.shape}, not [n, {count}].")
+    return array.reshape(-1, count)
 
 
 def _claims(overlap: np.ndarray, score: np.ndarray, threshold: float) -> np.ndarray:
@@ -209,4 +225,14 @@ def _shares(prediction: Array, truth: Array, axis: Any) -> tuple[Any, Any, Any, 
     """(module, Σab, Σa, Σb)"""
     same_shape(prediction, truth)
     xp, a, b = numbers(prediction, truth)
+    _check_masks(xp, a, b)
     return xp, (a * b).sum(axis), a.sum(axis), b.sum(axis)
+
+
+def _check_masks(xp: Any, *masks: Any) -> None:
+    for name, mask in zip(("prediction", "truth"), masks, strict=True):
+        if xp is np and mask.size and (mask.min() < 0 or mask.max() > 1):
+            raise ValueError(
+                f"{name}: values from {mask.min():g} to {mask.max():g}, where a mask has 0 and 1. "
+                "Compare labels with one class first (labels == 1); 8-bit masks have 255 for 1."
+            )

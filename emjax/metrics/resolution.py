@@ -47,7 +47,8 @@ def fourier_correlation(
 
     Returns
     -------
-    RingCurve with value [..., rings], -1 to 1; 0 where a ring of either is empty. A ring below
+    RingCurve with value [..., rings], -1 to 1; 0 where a ring of either is empty (NaN of an image
+    with NaN in it, in JAX). A ring below
     1e-6 of the strongest amplitude is rounding error in float32: use NumPy arrays for such.
     (Saxton and Baumeister 1982; Harauz and van Heel 1986.)
 
@@ -113,11 +114,13 @@ def resolution(curve: RingCurve, threshold: float | str | Any = 1 / 7) -> Resolu
 
     Raises
     ------
-    ValueError : a batch of curves, an unknown threshold.
+    ValueError : a batch of curves, a curve with NaN in it, an unknown threshold.
     """
     value = np.asarray(curve.value, float)
     if value.ndim != 1:
         raise ValueError(f"curves of shape {value.shape}: pass one image's curve at a time.")
+    if not np.isfinite(value).all():  # NaN is never below a threshold
+        raise ValueError(f"{int((~np.isfinite(value)).sum())} rings of the curve are not finite.")
     named = {
         "half-bit": lambda: bit_threshold(curve.count, 0.5),
         "one-bit": lambda: bit_threshold(curve.count, 1.0),

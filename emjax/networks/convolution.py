@@ -189,9 +189,11 @@ def _backward(dilation: tuple[int, int], kept: tuple, g: jax.Array) -> tuple:
         ]
         return total + jnp.stack(taps), None
 
-    empty = jnp.zeros((size[0] * size[1], width, c), g.dtype)
+    # a sum over all rows in half precision would lose one of its three digits
+    wide = jnp.promote_types(g.dtype, jnp.float32)
+    empty = jnp.zeros((size[0] * size[1], width, c), wide)
     total = jax.lax.scan(row, empty, jnp.arange(height))[0].sum(axis=1)
-    return into, total.reshape(kernel.shape)
+    return into, total.reshape(kernel.shape).astype(kernel.dtype)
 
 
 _depthwise.defvjp(_forward, _backward)

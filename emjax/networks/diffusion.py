@@ -7,6 +7,7 @@ same in all pixels, so that this is a network like any other; and any other can 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -59,10 +60,14 @@ class Attention(nnx.Module):
         self.offer = dense(channels, channels, **flat)
         self.value = dense(channels, channels, **flat)
         self.leave = dense(channels, channels, init=NOTHING, **flat)
+        self.precision = how["precision"]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.norm(x).reshape(len(x), -1, 1, x.shape[-1])
-        y = jax.nn.dot_product_attention(self.ask(y), self.offer(y), self.value(y))
+        y = self.norm(x).reshape(len(x), -1, x.shape[-1])
+        product = functools.partial(jnp.einsum, precision=self.precision)
+        score = product("bqc,bkc->bqk", self.ask(y), self.offer(y)).astype(jnp.float32)
+        weight = jax.nn.softmax(score / math.sqrt(x.shape[-1]), axis=-1)
+        y = product("bqk,bkc->bqc", weight.astype(y.dtype), self.value(y))
         return x + self.leave(y).reshape(x.shape)
 
 

@@ -205,7 +205,8 @@ def adaptive_pool(x: jax.Array, size: int) -> jax.Array:
             for i in range(size):
                 start, stop = i * n // size, -((i + 1) * n // -size)
                 mean[i, start:stop] = 1 / (stop - start)
-            x = jnp.moveaxis(x, axis, -1) @ jnp.asarray(mean.T, x.dtype)
+            weights = jnp.asarray(mean.T, x.dtype)
+            x = jnp.matmul(jnp.moveaxis(x, axis, -1), weights, precision="highest")
             x = jnp.moveaxis(x, -1, axis)
     return x
 

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emjax.networks.layers import (
+    EPSILON,
     avg_pool,
     check_channels,
     conv,
     crop,
-    norm,
     pad_to_multiple,
     transposed,
     upsample,
@@ -41,9 +41,11 @@ class Branches(nnx.Module):
         kind = {"dtype": how["dtype"], "rngs": how["rngs"]}
         self.first = nnx.List([conv(inputs, width, size, **how) for size in sizes])
         self.second = nnx.List([conv(width, width, size, **how) for size in sizes])
-        # one group a channel, as published
+        # one group a channel; `layers.norm` would put four into each
+        alone = {"epsilon": EPSILON, "use_fast_variance": False, **kind}
+        norms = 2 if normalise else 0
         self.norms = nnx.List(
-            [norm(outputs, groups=outputs, **kind) for _ in range(2 if normalise else 0)]
+            [nnx.GroupNorm(outputs, num_groups=outputs, **alone) for _ in range(norms)]
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -71,7 +73,8 @@ class MCNN(nnx.Module):
     coarse : also give the answers of the coarser levels, each pixel repeated to the full size:
         outputs·(levels - 1) channels, the finest in ``[:outputs]``, half the resolution in
         ``[outputs : 2 * outputs]``, and so on; the coarsest level gives none.
-    normalise : normalise each channel after each convolution of a block.
+    normalise : normalise each channel of each picture after each convolution of a block. A level
+        of a single pixel then knows nothing: pictures need more pixels than 2^(levels - 1).
     ndim : 2 for images [b, y, x, c], 3 for volumes [b, z, y, x, c].
     dtype, precision : of the computation; None takes those of JAX. The output is float32.
     rngs : keys of the initial weights.

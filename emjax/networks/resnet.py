@@ -208,7 +208,8 @@ class ResNet(nnx.Module):
     ----------
     inputs, outputs : channels and classes (scores, before softmax or sigmoid).
     widths, depths : channels and number of blocks of the stages.
-    kind : 'basic' or 'bottleneck' blocks.
+    kind : 'basic' or 'bottleneck' blocks. The stride of a bottleneck is that of its 3×3 convolution
+        (in the paper of the first 1×1, which passes three of four pixels by).
     stem : size of the first convolution. Above 3 it has stride 2 and pooling follows, as
         published; 3 keeps the resolution, for small pictures.
     ndim : number of spatial axes: 1, 2 or 3.

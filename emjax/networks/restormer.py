@@ -82,9 +82,9 @@ class Block(nnx.Module):
 class Restormer(nnx.Module):
     """Image to image, any size (continued to whole strides and cropped back).
 
-    ``width=48, blocks=(4, 6, 6, 8), heads=(1, 2, 4, 8), refinement=4, inputs=3, outputs=3`` is the
-    published size: 26,126,644 parameters. Attention is over the whole picture: a tile of it does
-    not give exactly what the whole gives.
+    ``width=48, blocks=(4, 6, 6, 8), heads=(1, 2, 4, 8), refinement=4, expansion=2.66, inputs=3,
+    outputs=3`` is the published size: 26,126,644 parameters. Attention is over the whole picture: a
+    tile of it does not give exactly what the whole gives.
 
     Parameters
     ----------

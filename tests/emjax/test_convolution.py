@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from emjax.networks.convolution import Conv, ConvTranspose, _form
+from emjax.networks.convolution import Conv, ConvTranspose, _form, depthwise
 from emjax.networks.pure import pure
 
 
@@ -93,3 +93,19 @@ def test_half_precision_in_and_out():
     assert layer(x).dtype == jnp.bfloat16
     gradient = jax.grad(lambda x: layer(x).astype(jnp.float32).sum())(x)
     assert gradient.dtype == jnp.float32
+
+
+def test_half_precision_adds_its_rows_up_in_single():
+    """The gradient of a kernel is a sum over all rows: in half precision it would lose them."""
+    rng = np.random.default_rng(0)
+    x, g = (jnp.asarray(1 + rng.normal(size=(1, 300, 8, 2)), jnp.bfloat16) for _ in "xg")
+
+    def slope(dtype):
+        def loss(kernel):
+            y = depthwise(x.astype(dtype), kernel, strides=(1, 1), dilation=(1, 1))
+            return (y * g.astype(dtype)).astype(jnp.float32).sum()
+
+        return np.asarray(jax.jit(jax.grad(loss))(jnp.ones((3, 3, 1, 2), dtype)), float)
+
+    full, half = slope(jnp.float32), slope(jnp.bfloat16)
+    assert np.abs(half - full).max() < 0.005 * np.abs(full).max()

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from emjax.diffusion import (
     Schedule,
@@ -19,7 +20,7 @@ from emjax.diffusion import (
 )
 from emjax.diffusion_guidance import posterior_step
 from emjax.networks import count, pure
-from emjax.networks.diffusion import DiffusionUNet, waves_of
+from emjax.networks.diffusion import Attention, DiffusionUNet, waves_of
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -314,6 +315,23 @@ def test_the_network_sees_the_noise_level():
     assert waves.shape == (3, 5)
     np.testing.assert_allclose(waves[0], [0, 0, 1, 1, 0])
     np.testing.assert_allclose(waves[1, 0], np.sin(np.pi), atol=1e-5)
+
+
+def test_attention_by_hand():
+    how = {"ndim": 2, "dtype": None, "precision": "highest", "rngs": nnx.Rngs(0)}
+    layer = Attention(4, 1, **how)
+    layer.leave.kernel[...] = jnp.eye(4)
+    x = jax.random.normal(jax.random.key(3), (1, 2, 3, 4))
+    tokens = np.asarray(layer.norm(x)).reshape(6, 4)
+    q, k, v = (
+        tokens @ np.asarray(part.kernel) + np.asarray(part.bias)[None]
+        for part in (layer.ask, layer.offer, layer.value)
+    )
+    weight = np.exp(q @ k.T / 2)
+    expected = np.asarray(x).reshape(6, 4) + weight / weight.sum(1, keepdims=True) @ v
+    np.testing.assert_allclose(np.asarray(layer(x)).reshape(6, 4), expected, atol=1e-5)
+    text = str(jax.make_jaxpr(lambda x: layer(x))(x))
+    assert text.count("dot_general") == text.count("precision=(Precision.HIGHEST") == 6
 
 
 def test_size_of_the_published_network():

@@ -154,6 +154,27 @@ def test_conditional_critics_see_the_input():
         seen.clear()
 
 
+@pytest.mark.parametrize(("kind", "penalised"), [("wgan", True), ("lsgan", False)])
+def test_only_wasserstein_critics_are_penalised_unless_asked(kind, penalised):
+    batch = {"input": jnp.ones((2, 4, 4, 1)), "target": jnp.ones((2, 4, 4, 1))}
+    critic = gan_losses(linear, lambda p, x: p * x, kind=kind)[1]
+    line = {"a": jnp.float32(1), "b": jnp.float32(1)}
+    value, metrics = critic(jax.random.key(0), jnp.float32(0.4), line, batch)
+    assert ("penalty" in metrics) == penalised
+    slope = 0.4 / 4
+    expected = 0.4 + 10 * (slope - 1) ** 2 if penalised else 0.6**2 + 0.8**2
+    assert float(value) == pytest.approx(expected, rel=1e-4)
+
+
+def test_images_that_would_broadcast_are_refused():
+    batch = {"input": jnp.ones((2, 4, 4, 1)), "target": jnp.ones((2, 4, 4))}
+    loss = gan_losses(linear, lambda p, x: p * x, kind="lsgan", pixel=1.0)[0]
+    with pytest.raises(ValueError, match=r"\(2, 4, 4, 1\), the target \(2, 4, 4\)"):
+        loss(jax.random.key(0), {"a": 1.0, "b": 0.0}, jnp.float32(1), batch)
+    with pytest.raises(ValueError, match="must be the same"):
+        cycle_consistency(lambda x: x, lambda y: y[..., :1], jnp.ones((1, 2, 2, 3)))
+
+
 def test_cycle_gan_losses():
     generators = {"there": {"a": 2.0, "b": 1.0}, "back": {"a": 0.5, "b": -0.5}}
     critics = {"source": jnp.float32(0.1), "target": jnp.float32(0.3)}

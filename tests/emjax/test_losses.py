@@ -110,6 +110,14 @@ def test_species_count_on_columns_alone():
     assert float(loss(made, data)[1]["kind"]) == 0, "no column: nothing to name"
 
 
+def test_maps_of_another_shape_are_refused():
+    made = logits(np.zeros(SHAPE))
+    for name in ("heat", "species"):
+        wrong = {**batch(), name: batch()[name][..., :1]}
+        with pytest.raises(ValueError, match="species, heat and vacant have shapes"):
+            column_loss(given)(made, wrong)
+
+
 @pytest.mark.parametrize("size", [0.0, 1.0, 40.0, 1e4])
 def test_gradients_are_finite_wherever_heat_is_0_or_1(size):
     data = batch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +18,19 @@ import emjax.losses.self_supervised
 from emjax.losses import (
     anscombe,
     average,
+    boundary,
     cap_spikes,
     capped,
     charbonnier,
+    gradient,
     huber,
     init_moments,
     inverse_anscombe,
     mae,
     mse,
+    multiscale,
     poisson_nll,
+    sigmoid_cross_entropy,
     supervised,
 )
 
@@ -83,6 +88,29 @@ def test_pixels_without_weight_do_not_count_whatever_they_are():
     assert float(average(values, jnp.zeros(3))) == 0
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *BY_HAND,
+        poisson_nll,
+        partial(gradient, power=2),
+        multiscale(mse),
+        sigmoid_cross_entropy,
+        boundary,
+    ],
+)
+def test_a_pixel_without_weight_may_be_nan(loss):
+    """Dead pixels: NaN in the target must not come back as a gradient of NaN (0 times NaN)."""
+    prediction, target = jnp.asarray(np.abs(P)), jnp.asarray(np.abs(T))
+    weight = jnp.ones((2, 5, 4)).at[0, 1, 2].set(0)
+    slope = jax.jit(jax.value_and_grad(loss))
+    value, gradients = slope(prediction, target, weight)
+    spoilt = slope(prediction, target.at[0, 1, 2].set(jnp.nan), weight)
+    assert float(spoilt[0]) == pytest.approx(float(value), rel=1e-6)
+    np.testing.assert_allclose(spoilt[1], gradients, rtol=1e-5, atol=1e-7)
+    assert not np.any(gradients[0, 1, 2])
+
+
 def test_a_network_and_a_batch():
     loss = supervised(lambda p, x: p * x, mae, inputs="noisy", target="clean")
     batch = {"noisy": jnp.ones((1, 4, 4, 1)), "clean": jnp.zeros((1, 4, 4, 1))}
@@ -117,6 +145,12 @@ def test_a_rate_below_zero_comes_back():
     slope = jax.grad(lambda r: poisson_nll(r, jnp.array([2.0])))(jnp.array([-1.0]))
     assert np.isfinite(slope).all()
     assert slope < -1e5
+    # far below, too: -100 + (1e-6 + 100) is 0 in float32, and its logarithm infinite
+    for counts in (0.0, 2.0):
+        value, slope = jax.value_and_grad(poisson_nll)(jnp.array([-100.0]), jnp.array([counts]))
+        expected = -poisson.logpmf(counts, 1e-6)
+        assert float(value) == pytest.approx(expected, rel=1e-5, abs=2e-6)
+        assert float(slope[0]) == pytest.approx(1 - counts / 1e-6, rel=1e-5)
 
 
 @pytest.mark.parametrize("rate", [5.0, 20.0, 100.0])
@@ -136,7 +170,7 @@ def test_the_exact_inverse_of_the_expected_transform_is_the_rate():
         np.asarray(inverse_anscombe(mean, method=m), float) - rates
         for m in ("exact", "closed", "algebraic")
     )
-    assert np.abs(exact / np.maximum(rates, 1)).max() < 1e-4
+    assert np.abs(exact).max() < 1e-4, "counts, also beyond the table"
     assert np.abs(closed).max() < 0.03
     assert obvious[-1] == pytest.approx(-0.25, abs=0.02)
     assert np.abs(obvious).max() > 0.24
@@ -154,6 +188,9 @@ def test_gain_offset_and_read_out_noise():
     assert t.var() == pytest.approx(1, abs=0.02)
     back = inverse_anscombe(jnp.float32(t.mean()), gain=gain, offset=offset, sigma=sigma)
     assert float(back) == pytest.approx(gain * rate + offset, abs=0.05)
+    assert np.isnan(anscombe(jnp.array([jnp.nan]))).all(), "NaN is no low value"
+    back = inverse_anscombe(np.array([2, 10]))  # whole numbers have a table of floats all the same
+    assert float(back[1]) == pytest.approx(25 - 0.125, abs=1e-3)
     low = anscombe(jnp.array([-50.0]))
     assert float(low[0]) == 0
     assert np.isfinite(jax.grad(lambda v: anscombe(v).sum())(jnp.array([-50.0, 0.0]))).all()
@@ -171,6 +208,14 @@ def test_a_spike_is_scaled_down_to_the_threshold():
     assert (float(value), float(slope)) == (4, 4)
     each, _ = capped(jnp.array([1.0, 4.9, 50.0]), moments)
     np.testing.assert_allclose(each, [1, 4.9, 5], rtol=1e-6)
+
+
+def test_losses_below_zero_are_not_turned_round():
+    """A threshold below 0 divided by the loss would be a negative scale: uphill."""
+    moments = init_moments(mean=-5.0, square=25.25)  # σ = 0.5: threshold -3.5
+    for x in (10.0, -1.0):
+        value, slope = jax.value_and_grad(lambda x: capped(x, moments)[0])(x)
+        assert (float(value), float(slope)) == (x, 1.0)
 
 
 def test_running_moments():

@@ -97,6 +97,19 @@ def test_wrong_labels_with_class_weights():
         cross_entropy(LOGITS, LABELS, class_weight=[1, 1])
 
 
+def test_one_class_has_no_softmax():
+    """Its cross-entropy would be 0 for every network."""
+    for loss, instead in ((cross_entropy, "sigmoid_cross_entropy"), (focal, "binary_focal")):
+        with pytest.raises(ValueError, match=f"have one class, .* use {instead}"):
+            loss(LOGITS[..., :1], (LABELS > 0).astype(int))
+
+
+def test_masks_are_labels_too():
+    mask = LABELS > 0
+    expected = float(CROSS_ENTROPY(LOGITS[..., :2], mask.astype(int)))
+    assert float(CROSS_ENTROPY(LOGITS[..., :2], mask)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_labels_are_checked_on_the_host():
     check_labels(LABELS, 3)
     check_labels(np.where(LABELS == 0, 255, LABELS), 3, ignore=255)
@@ -178,6 +191,17 @@ def test_distances_are_those_of_scipy(shape):
     expected = np.where(mask[0], 0.5 - inside, outside - 0.5)
     np.testing.assert_allclose(made[0], expected, atol=1e-5)
     np.testing.assert_array_equal(made[1:], 0, "no outline")
+
+
+def test_distances_of_classes_are_of_each_picture():
+    """The form that the docstring gives for `boundary`; no axis may stand for another."""
+    made = np.asarray(jax.jit(jax.vmap(signed_distance, -1, -1))(ONE_HOT))
+    assert made.shape == ONE_HOT.shape
+    inside, outside = (
+        distance_transform_edt(m) for m in (ONE_HOT[1, ..., 2], 1 - ONE_HOT[1, ..., 2])
+    )
+    expected = np.where(ONE_HOT[1, ..., 2] > 0, 0.5 - inside, outside - 0.5)
+    np.testing.assert_allclose(made[1, ..., 2], expected, atol=1e-5)
 
 
 def test_the_boundary_loss_pulls_towards_the_outline():

@@ -108,6 +108,15 @@ def test_several_scales():
         multiscale(mae, levels=2, weights=(1,))
 
 
+def test_masked_pixels_do_not_count_at_any_scale():
+    mask = np.ones((2, 16, 14), np.float32)
+    mask[0, 3, 4] = 0
+    spoilt = P.copy()
+    spoilt[0, 3, 4] = 1e4
+    both = [float(multiscale(mae)(p, T, mask)) for p in (P, spoilt)]
+    assert both[0] == pytest.approx(both[1], rel=1e-6)
+
+
 def test_ssim():
     metric = np.mean(
         [

@@ -82,6 +82,8 @@ def test_error_bars():
 def test_refusals():
     with pytest.raises(ValueError, match="between 0 and 1"):
         calibration_error([1.2, 0.5], [1, 0])
+    with pytest.raises(ValueError, match="from 0 to 3, where an event"):
+        calibration_error([0.2, 0.5], [3, 0])
     with pytest.raises(ValueError, match="sum to 1"):
         top_label(np.array([[2.0, -1.0]]), np.array([0]))
     with pytest.raises(ValueError, match="outside the 2 classes"):

@@ -122,6 +122,8 @@ def test_entries_of_a_padded_array_can_be_left_out():
     assert roc_auc(scores, truth, valid=valid) == roc_auc(scores[:3], truth[:3]) == 1
     assert average_precision(scores, truth, valid=valid) == 1
     assert average_precision(scores, truth) < 1
+    scores[3:] = np.nan
+    assert roc_auc(scores, truth, valid=valid) == 1, "whatever it is"
 
 
 def test_refusals():
@@ -133,5 +135,7 @@ def test_refusals():
         confusion_matrix([0, 1, 1], [0, 1], 2)
     with pytest.raises(ValueError, match="not finite"):
         roc_auc([0.1, np.nan], [True, False])
+    with pytest.raises(ValueError, match="positives 1, but 2 of the truth"):
+        average_precision([0.1, 0.2], [True, True], positives=1)
     with pytest.raises(ValueError, match="positives and negatives"):
         roc_curve([0.1, 0.2], [True, True])

@@ -169,6 +169,25 @@ def test_r_factor_and_chi_squared():
     assert poisson_chi_squared([1, 4, 0], [2, 2, 0]) == pytest.approx((1 / 2 + 4 / 2) / 2)
 
 
+def test_complex_images():
+    wave = np.exp(1j * NOISY)
+    assert psnr(wave + 0.1j, wave, data_range=1) == pytest.approx(20)
+    assert r_squared(wave, wave) == 1
+    assert np.isrealobj(r_squared(1.1 * wave, wave))
+    for metric in (ssim, global_ssim):
+        with pytest.raises(ValueError, match="real images"):
+            metric(wave, wave, data_range=1)
+
+
+def test_counts_where_none_can_be_refute_the_model():
+    assert poisson_chi_squared([3, 2], [0.0, 2]) == np.inf
+
+
+def test_rates_are_not_negative():
+    with pytest.raises(ValueError, match="1 of 2 values are below 0"):
+        poisson_chi_squared([1, 2], [-1.0, 2])
+
+
 def test_signal_to_noise_in_decibels():
     noise = np.where(np.indices(TRUTH.shape).sum(0) % 2, 0.1, -0.1)
     expected = 10 * np.log10(TRUTH.var() / 0.01)

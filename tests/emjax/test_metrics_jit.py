@@ -117,6 +117,8 @@ CASES = {
     "rates": (rates, LABELS[0], LABELS[1]),
     "pixel_error": (confusion.pixel_error, LABELS[0], LABELS[1]),
     "ranking": (ranking, SCORES, TRUTH, SOME),
+    # minus an unsigned number is no smaller number
+    "ranking of 8 bits": (confusion.average_precision, SCORES.astype(np.uint8), TRUTH),
     "dice": (overlap.dice, MASKS[0], MASKS[1]),
     "iou": (lambda a, b: overlap.iou(a, b, axis=(1, 2)), MASKS[0], MASKS[1]),
     "mask_iou": (overlap.mask_iou, MASKS[0], MASKS[1]),
@@ -197,6 +199,34 @@ def test_what_jax_cannot_check_is_left_out_or_nan():
     assert np.isnan(undefined).all()
     with pytest.raises(ValueError, match="labels="):
         segments.rand_scores(labels, labels)
+
+
+def test_nan_is_never_a_good_score():
+    """A network that diverged has no infinite PSNR, no error of 0, and no perfect ranking."""
+
+    @jax.jit
+    def scores(a, b):
+        return [
+            image_quality.psnr(a, b, data_range=1.0),
+            goodness.signal_to_noise(a, b),
+            localisation.position_errors(a[:, :2], b[:, :2])[2:],
+            calibration.standardised_spread(a, jnp.ones_like(a), b),
+            resolution.fourier_correlation(a, b).value,
+            confusion.roc_auc(a, b > 0.5),
+            confusion.average_precision(a, b > 0.5),
+        ]
+
+    broken = jnp.asarray(NOISY).at[0, 0].set(jnp.nan)
+    for value in jax.tree.leaves(scores(broken, jnp.asarray(IMAGE))):
+        assert np.isnan(value).all()
+    with pytest.raises(ValueError, match="rings of the curve are not finite"):
+        resolution.resolution(resolution.fourier_correlation(broken, jnp.asarray(IMAGE)))
+    _, correct = calibration.top_label(jnp.full((1, 2), jnp.nan), jnp.array([0]))
+    assert not correct[0], "argmax takes NaN for the largest"
+
+
+def test_lists_beside_jax_arrays():
+    assert float(image_quality.mse(jnp.ones(3), [1.0, 2.0, 3.0])) == pytest.approx(5 / 3)
 
 
 def test_more_digits_where_they_are_wanted(x64):

@@ -117,12 +117,18 @@ def test_any_similarity_will_do():
 def test_refusals():
     with pytest.raises(ValueError, match="must be equal"):
         dice(np.zeros((4, 4)), np.zeros((4, 5)))
+    eight_bits = np.array([[0, 255]], np.uint8)
+    for metric in (dice, iou, mask_iou):
+        with pytest.raises(ValueError, match="from 0 to 255, where a mask has 0 and 1"):
+            metric(eight_bits, eight_bits)
     with pytest.raises(ValueError, match=r"\[n, 4\]"):
         box_iou(np.zeros((2, 5)), np.zeros((2, 4)))
     with pytest.raises(ValueError, match="corners"):
         box_iou(np.array([[0.0, 0, -1, 1]]), np.zeros((1, 4)))
     with pytest.raises(ValueError, match="one each"):
         detection_precision([(np.zeros((2, 4)), [0.1], np.zeros((1, 4)))])
+    with pytest.raises(ValueError, match=r"image 0: truths have shape \(5, 6\), not \[n, 5\]"):
+        mean_average_precision([(np.zeros((0, 6)), np.zeros((5, 6)))])
     with pytest.raises(ValueError, match="interpolation"):
         detection_precision([], interpolation="11-point")
     with pytest.raises(ValueError, match=r"\[n, y, x\]"):

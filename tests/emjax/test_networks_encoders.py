@@ -130,6 +130,8 @@ def test_adaptive_pool():
     def pools(pictures):
         return [layers.adaptive_pool(x, size) for x, (_, size) in zip(pictures, cases, strict=True)]
 
+    text = str(jax.make_jaxpr(pools)(pictures))
+    assert text.count("dot_general") == text.count("precision=(Precision.HIGHEST") > 0
     for (n, size), x, pooled in zip(cases, pictures, pools(pictures), strict=True):
         pooled = np.asarray(pooled)
         edges = [(i * n // size, -((i + 1) * n // -size)) for i in range(size)]

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 from restorers import made, noise, result, shapes
 
+from emjax.networks.mcnn import Branches
 from emjax.networks.nafnet import NAFBlock
 from emjax.networks.rdn import doublings
 from emjax.networks.restormer import ChannelAttention
@@ -128,6 +129,17 @@ def test_mcnn_looks_through_several_windows_and_answers_at_every_level():
     alone, fine = made("mcnn", **args)
     fine = {**params, "leave": {"0": params["leave"]["0"]}}
     np.testing.assert_allclose(alone(fine, noise(1, 9, 8, 1)), y[..., :2], atol=1e-6)
+
+
+def test_mcnn_normalises_each_channel():
+    """Not groups of channels: what one channel holds does not scale another."""
+    block = Branches(
+        2, 4, (3, 5), normalise=True, ndim=2, dtype=None, precision=None, rngs=nnx.Rngs(0)
+    )
+    loud = 3 + noise(1, 6, 6, 4) * jnp.array([1.0, 1.0, 30.0, 1.0]).reshape(1, 1, 1, 4)
+    y = np.asarray(block.norms[0](loud))[0].reshape(36, 4)
+    np.testing.assert_allclose(y.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(y.std(0), 1, atol=0.01)
 
 
 def test_dncnn_reaches_as_far_as_it_is_deep():
