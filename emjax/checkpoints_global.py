@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -57,26 +58,74 @@ def save_state(path: Path, tree: Any, meta: dict[str, Any]) -> None:
     distributed.wait_for_all("emjax checkpoint")
 
 
-def load_state(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
-    """The newest checkpoint at `path`, as ``(tree, meta)``; all processes must call it.
+class Found(NamedTuple):
+    """A checkpoint that all processes see."""
+
+    path: Path
+    """The HDF5 file, or the Orbax folder of all steps."""
+    step: int
+
+
+def newest(path: Path) -> Found | None:
+    """The newest checkpoint of either kind, or None; all processes must call it.
+
+    The first process decides, so that all start from the same update wherever a process looks at a
+    file system of its own.
 
     Parameters
     ----------
     path
         As in `save_state`.
+
+    Raises
+    ------
+    CheckpointError
+        A process does not see the checkpoint of the first one; it is damaged.
+    """
+    mine, problem = None, None
+    try:
+        mine = _newest(path)
+    except CheckpointError as error:
+        problem = error
+    first = distributed.from_first("" if mine is None else f"{mine.step} {mine.path.name}")
+    step, _, name = first.partition(" ")
+    found = Found(path.parent / name, int(step)) if first else None
+    lacks = problem is None and found is not None and not _is_there(found)
+    failed, missing = distributed.any_process(problem is not None, lacks)
+    if problem is not None:
+        raise problem
+    if failed:
+        raise CheckpointError(f"another process cannot read its checkpoint at {path}; it says why")
+    if missing:
+        who = f"process {distributed.rank()} on {socket.gethostname()}"
+        raise CheckpointError(
+            f"the first process would go on from {path.parent / name} after {step} updates, "
+            + (f"but {who} does not see it. " if lacks else "but another process does not see it. ")
+            + "The run's folder must lie on a file system that all hosts share: choose it with "
+            "--root, or copy the folder to the same place on every host."
+        )
+    return found
+
+
+def load_state(found: Found, like: Any) -> tuple[Any, dict[str, Any]]:
+    """A checkpoint as ``(tree, meta)``; all processes must call it.
+
+    Parameters
+    ----------
+    found
+        Of `newest`.
     like
         Pytree of the structure, shapes and types that are wanted.
 
     Raises
     ------
     CheckpointError
-        There is none, it is damaged, or its leaves do not fit `like` (names the first five).
+        It is damaged, here or in another process, or its leaves do not fit `like` (names the
+        first five).
     """
-    folder = path.with_suffix("")
-    step = newest_step(folder)
-    if step is None or (path.is_file() and _step(path) >= step):
-        return load_checkpoint(path, like)
-    ocp = _orbax()
+    if found.path.suffix == ".h5":
+        return _load_file(found.path, like)
+    ocp, folder, step = _orbax(), found.path, found.step
     wanted = _plain_leaves(like)
     with _manager(ocp, folder) as manager:
         try:
@@ -99,9 +148,40 @@ def load_state(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
     return tree, dict(restored["meta"])
 
 
+def _load_file(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
+    """Read by each process for itself; none goes on without the others."""
+    loaded, problem = None, None
+    try:
+        loaded = load_checkpoint(path, like)
+    except CheckpointError as error:
+        problem = error
+    (failed,) = distributed.any_process(problem is not None)
+    if problem is not None:
+        raise problem
+    if failed or loaded is None:
+        raise CheckpointError(f"another process cannot read {path}; it says why")
+    return loaded
+
+
 def exists(path: Path) -> bool:
     """Whether there is a checkpoint of either kind."""
     return path.is_file() or newest_step(path.with_suffix("")) is not None
+
+
+def _newest(path: Path) -> Found | None:
+    """What this process sees."""
+    folder = path.with_suffix("")
+    step = newest_step(folder)
+    written = _step(path) if path.is_file() else None
+    if written is not None and (step is None or written >= step):
+        return Found(path, written)
+    return None if step is None else Found(folder, step)
+
+
+def _is_there(found: Found) -> bool:
+    if found.path.suffix == ".h5":
+        return found.path.is_file() and _step(found.path) == found.step
+    return (found.path / str(found.step)).is_dir()
 
 
 def newest_step(folder: Path) -> int | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emjax.sharding import batch_size
+from emjax.sharding import batch_size, check_shared, named_as_shared
 
 Gradient = Callable[[Any, Any], tuple[tuple[jax.Array, dict[str, jax.Array]], Any]]
 
@@ -20,6 +20,7 @@ def value_and_grad(
     accumulate: int = 1,
     remat: bool = False,
     unroll: bool = False,
+    shared: Sequence[str] = (),
 ) -> Gradient:
     """``(params, batch) -> ((loss, metrics), gradient)``.
 
@@ -32,6 +33,8 @@ def value_and_grad(
         that the intermediate results of one alone are in memory; loss, metrics and gradient are
         the means. Equal to the whole batch for a loss and metrics that are means over its images.
         A single random key (`jax.random.key`) in the batch becomes another one for each part.
+        Arrays whose first axis is as long as the batch are cut, whatever they mean; all else, and
+        what `shared` names, goes to each part whole.
     remat
         Keep the results of convolutions and matrix products alone for the way back, and compute
         all between them (normalisations, activations) once more: about a third of the memory for
@@ -39,11 +42,15 @@ def value_and_grad(
     unroll
         Write the parts one after the other instead of in a `lax.scan` (XLA's convolutions on the
         CPU are slow in loops).
+    shared
+        Names of leaves (``"table"``) or of parts of the batch's tree (``"model"``) that are not
+        cut, also where they are as long as the batch by chance: a table of noise, a codebook.
 
     Raises
     ------
     ValueError
-        When it is called: the batch cannot be cut into so many equal parts.
+        When it is called: the batch cannot be cut into so many equal parts, or holds nothing of
+        the name.
     """
     if accumulate < 1:
         raise ValueError(f"accumulate {accumulate} must be at least 1")
@@ -54,7 +61,7 @@ def value_and_grad(
         return whole
 
     def accumulated(params: Any, batch: Any) -> Any:
-        parts, join = _cut(batch, accumulate)
+        parts, join = _cut(batch, accumulate, shared)
         if unroll:
             total = None
             for i in range(accumulate):
@@ -79,16 +86,20 @@ def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 
-def _cut(batch: Any, parts: int) -> tuple[list[jax.Array], Callable[[list[jax.Array], Any], Any]]:
+def _cut(
+    batch: Any, parts: int, shared: Sequence[str]
+) -> tuple[list[jax.Array], Callable[[list[jax.Array], Any], Any]]:
     """Leaves as long as the batch as [parts, batch / parts, …]; ``(part, number) -> batch``."""
+    check_shared(batch, shared)
     leaves, tree = jax.tree.flatten(batch)
-    size = batch_size(batch)
+    size, named = batch_size(batch, shared), named_as_shared(batch, shared)
     if size % parts:
         raise ValueError(
             f"a batch of {size} cannot be cut into accumulate = {parts} equal parts: "
             f"make it {size - size % parts or parts} or {size + parts - size % parts}"
         )
-    long = [np.ndim(x) > 0 and np.shape(x)[0] == size for x in leaves]
+    first = [np.shape(x)[0] if np.ndim(x) else None for x in leaves]
+    long = [n == size and not whole for n, whole in zip(first, named, strict=True)]
     # every parts-th image: split over devices, each device keeps the images that it has
     stacked = [
         jnp.moveaxis(x.reshape(size // parts, parts, *x.shape[1:]), 1, 0)
@@ -97,15 +108,15 @@ def _cut(batch: Any, parts: int) -> tuple[list[jax.Array], Callable[[list[jax.Ar
     ]
 
     def join(part: list[jax.Array], number: Any) -> Any:
-        left = iter(part)
-        return tree.unflatten(
-            [next(left) if cut else _shared(x, number) for x, cut in zip(leaves, long, strict=True)]
-        )
+        left, result = iter(part), []
+        for x, cut, whole in zip(leaves, long, named, strict=True):
+            result.append(next(left) if cut else x if whole else _own_noise(x, number))
+        return tree.unflatten(result)
 
     return stacked, join
 
 
-def _shared(leaf: Any, number: Any) -> Any:
+def _own_noise(leaf: Any, number: Any) -> Any:
     """What is not cut, for one part: a single random key must not give all the same noise."""
     dtype = getattr(leaf, "dtype", np.float32)
     if np.ndim(leaf) == 0 and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):

@@ -26,7 +26,8 @@ def write_results(folder: str | os.PathLike, numbers: Mapping[str, Any]) -> None
 def read_results(folder: str | os.PathLike) -> dict[str, float]:
     """All numbers of a run by dotted name.
 
-    Those of ``results.json``, and for names that it lacks the last values of ``metrics.csv``.
+    Those of ``results.json``, and for names that it lacks the last values of ``metrics.csv``; of
+    ``metrics-STAGE.csv`` as ``STAGE.name``.
 
     Raises
     ------
@@ -35,13 +36,16 @@ def read_results(folder: str | os.PathLike) -> dict[str, float]:
     """
     folder = Path(folder)
     found: dict[str, float] = {}
-    if (folder / "metrics.csv").is_file():
+    for file in [folder / "metrics.csv", *sorted(folder.glob("metrics-*.csv"))]:
+        if not file.is_file():
+            continue
         from emjax.metrics_file import MetricsFile
 
-        for name, column in MetricsFile(folder / "metrics.csv").series().items():
+        stage = file.stem.removeprefix("metrics").removeprefix("-")
+        for name, column in MetricsFile(file).series().items():
             known = [value for value in column if not math.isnan(value)]
             if known:
-                found[name] = known[-1]
+                found[f"{stage}.{name}" if stage else name] = known[-1]
     if (folder / FILE).is_file():
         try:
             found |= flat(json.loads((folder / FILE).read_text("utf-8")))

@@ -8,6 +8,9 @@
         model.h5         the trained network  report.html    for a person to look at
         lock             held while a process writes here
 
+Where `emjax.training.fit` is given a `stage`, that stage has its own ``metrics-STAGE.csv`` and
+``checkpoint-STAGE.h5``.
+
 Of several processes that train together the first writes; the others are given a scratch folder, so
 that a script may write its files as if it were alone.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -59,6 +63,8 @@ class Run:
         What is being run, and how it was called.
     resumed
         True if the folder's earlier state is to be continued.
+    finished
+        Stages whose training came to its end in this process.
     """
 
     def __init__(
@@ -79,6 +85,8 @@ class Run:
         self.preset = preset
         self.command = command or command_line()
         self.resumed = resumed
+        self.finished: set[str] = set()
+        self._tables: dict[str, MetricsFile] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -86,7 +94,11 @@ class Run:
     @property
     def checkpoint_path(self) -> Path:
         """Where `emjax.training.fit` keeps the state to resume from."""
-        return self.home / "checkpoint.h5"
+        return self.checkpoint_of()
+
+    def checkpoint_of(self, stage: str = "") -> Path:
+        """The same of one of several trainings."""
+        return self.home / f"{_of_stage('checkpoint', stage)}.h5"
 
     @property
     def model_path(self) -> Path:
@@ -108,21 +120,23 @@ class Run:
         """One line for the person who waits; nothing in it is taken for markup."""
         self.console.print(text, markup=False)
 
-    @cached_property
-    def _metrics(self) -> MetricsFile:
-        return MetricsFile(self.path / "metrics.csv")
+    def table(self, stage: str = "") -> MetricsFile:
+        """``metrics.csv``, or that of a stage."""
+        if stage not in self._tables:
+            self._tables[stage] = MetricsFile(self.path / f"{_of_stage('metrics', stage)}.csv")
+        return self._tables[stage]
 
     def log(self, step: int, **metrics: float) -> None:
         """Write metrics of one step to ``metrics.csv``; new columns may come at any time."""
-        self._metrics.append(step, metrics)
+        self.table().append(step, metrics)
 
-    def metrics(self) -> dict[str, list[float]]:
-        """The columns of ``metrics.csv``; NaN where a row has no value."""
-        return self._metrics.series()
+    def metrics(self, stage: str = "") -> dict[str, list[float]]:
+        """The columns of ``metrics.csv`` (or that of a stage); NaN where a row has no value."""
+        return self.table(stage).series()
 
     def rewind(self, step: int) -> None:
         """Drop the rows of ``metrics.csv`` after `step`, from which training goes on."""
-        self._metrics.drop_after(step)
+        self.table().drop_after(step)
 
     @property
     def resume_command(self) -> str:
@@ -225,12 +239,18 @@ def _follow(config: Any, made: dict[str, Any]) -> Run:
     if home == Path(os.devnull):
         raise RunError("the first process could not open the run; it says why")
     scratch = tempfile.TemporaryDirectory(prefix=f"emjax-{distributed.rank()}-")
-    for file in ("config.json", "env.json", "metrics.csv"):
-        if (home / file).is_file():
-            shutil.copy(home / file, scratch.name)
+    for pattern in ("config.json", "env.json", "metrics*.csv"):
+        for file in home.glob(pattern):
+            shutil.copy(file, scratch.name)
     run = Run(scratch.name, config, home=home, **made)
     weakref.finalize(run, scratch.cleanup)
     return run
+
+
+def _of_stage(name: str, stage: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]*", stage):
+        raise RunError(f"stage {stage!r} becomes part of file names: use letters, digits, _ and -")
+    return f"{name}-{stage}" if stage else name
 
 
 def read_config(path: str | os.PathLike) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from emjax.checkpoints import named_leaves
+
 DATA = "data"
 """Name of the mesh's axis, along which batches are split."""
 
@@ -69,42 +71,71 @@ def on_one_device(tree: Any) -> Any:
     return jax.tree.map(take, tree)
 
 
-def batch_size(batch: Any) -> int:
+def batch_size(batch: Any, shared: Sequence[str] = ()) -> int:
     """Images in a batch: the most common first axis of its leaves (the longest, if tied).
 
     >>> batch_size({"image": np.zeros((8, 4, 4)), "label": np.zeros(8), "weight": 1.0})
     8
     """
-    sizes = collections.Counter(np.shape(x)[0] for x in jax.tree.leaves(batch) if np.ndim(x))
+    whole = named_as_shared(batch, shared)
+    leaves = zip(jax.tree.leaves(batch), whole, strict=True)
+    sizes = collections.Counter(np.shape(x)[0] for x, named in leaves if np.ndim(x) and not named)
     return max(sizes, key=lambda size: (sizes[size], size)) if sizes else 1
 
 
-def split_over_devices(batch: Any, mesh: Mesh) -> Any:
+def named_as_shared(batch: Any, shared: Sequence[str]) -> list[bool]:
+    """For each leaf: is its path, or a part of the tree that it lies in, one of `shared`?
+
+    >>> named_as_shared({"image": 0, "noise": {"table": 1, "tables": 2}}, ["noise/table"])
+    [False, True, False]
+    """
+    tops = [name.rstrip("/") for name in shared]
+    names = named_leaves(batch) if tops else [""] * len(jax.tree.leaves(batch))
+    return [any(name == top or name.startswith(top + "/") for top in tops) for name in names]
+
+
+def check_shared(batch: Any, shared: Sequence[str]) -> None:
+    """Raises ValueError where the batch holds nothing of one of these names."""
+    for name in shared:
+        if not any(named_as_shared(batch, [name])):
+            raise ValueError(
+                f"shared={name!r} names nothing in the batch, which holds "
+                f"{', '.join(named_leaves(batch))}"
+            )
+
+
+def split_over_devices(batch: Any, mesh: Mesh, shared: Sequence[str] = ()) -> Any:
     """Inside a compiled function: leaves as long as the batch are split, others are everywhere.
 
-    A batch that the devices do not divide evenly stays whole on each of them: right, not fast.
+    A batch that the devices do not divide evenly stays whole on each of them: right, not fast. So
+    does what is named as `shared`.
     """
-    return jax.tree.map(jax.lax.with_sharding_constraint, batch, _shardings(batch, mesh))
+    return jax.tree.map(jax.lax.with_sharding_constraint, batch, _shardings(batch, mesh, shared))
 
 
-def place_batch(batch: Any, mesh: Mesh) -> Any:
-    """The same for arrays of the host: each device gets its part, and nothing else is sent."""
+def place_batch(batch: Any, mesh: Mesh, shared: Sequence[str] = ()) -> Any:
+    """The same for arrays of the host: each device gets its part, and nothing else is sent.
+
+    Every process gives the whole batch, of which it uses the part of its own devices.
+    """
 
     def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
         value = np.asarray(leaf)
         return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
-    return jax.tree.map(place, batch, _shardings(batch, mesh))
+    return jax.tree.map(place, batch, _shardings(batch, mesh, shared))
 
 
-def _shardings(batch: Any, mesh: Mesh) -> Any:
-    size = batch_size(batch)
+def _shardings(batch: Any, mesh: Mesh, shared: Sequence[str]) -> Any:
+    size, leaves = batch_size(batch, shared), jax.tree.leaves(batch)
 
-    def sharding(leaf: Any) -> NamedSharding:
-        split = np.ndim(leaf) and np.shape(leaf)[0] == size and size % mesh.size == 0
+    def sharding(leaf: Any, whole: bool) -> NamedSharding:
+        long = np.ndim(leaf) and np.shape(leaf)[0] == size and not whole
+        split = long and size % mesh.size == 0
         return NamedSharding(mesh, PartitionSpec(DATA) if split else PartitionSpec())
 
-    return jax.tree.map(sharding, batch)
+    whole = named_as_shared(batch, shared)
+    return jax.tree.unflatten(jax.tree.structure(batch), map(sharding, leaves, whole))
 
 
 def vmap_over_devices(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,15 @@ drawn from ``fold_in(key, step)`` a resumed run therefore equals an uninterrupte
 on the CPU). To change the loop, copy this file: what it calls is public.
 
 Where several processes train together (`emjax.distributed`) all of them run this loop; the first
-one writes, and all decide alike when to stop.
+one writes, and all decide alike from where to go on and when to stop.
+
+A run may hold several trainings, one after the other (a first and a second stage, two networks):
+each is named, and a resumed run loads those that are finished and goes on in the one that was
+interrupted::
+
+    first = fit(run, state, step, key, steps=1000, stage="pretrain", ...)
+    state = init_state(first.ema, tx)
+    fit(run, state, finer, other_key, steps=500, stage="finetune", ...)
 """
 
 from __future__ import annotations
@@ -16,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +32,8 @@ import numpy as np
 
 from emjax import checkpoints_global, distributed
 from emjax.checkpoints import CheckpointError
+from emjax.environment import RunError
+from emjax.metrics_file import MetricsFile
 from emjax.progress import TrainingProgress, clock
 from emjax.runs import Run
 from emjax.sharding import on_one_device
@@ -72,6 +83,7 @@ def fit(
     time_limit: float | None = None,
     resume: bool | None = None,
     stop: Callable[[dict[str, list[float]]], str | None] | None = None,
+    stage: str = "",
 ) -> TrainState:
     """Train until `steps` updates are made.
 
@@ -79,7 +91,7 @@ def fit(
     ----------
     run
         Its folder gets ``metrics.csv`` (a row a chunk: means over the chunk, ``images_per_s``, and
-        ``seconds`` of training so far) and ``checkpoint.h5``.
+        ``seconds`` of training so far) and ``checkpoint.h5``, or those of the `stage`.
     state
         From `init_state`; consumed.
     step
@@ -109,6 +121,10 @@ def fit(
         ``columns of metrics.csv -> reason, or None``: asked after every evaluation, ends the
         training where it gives a reason (early stopping). It sees the whole history, so that a
         resumed run decides as the uninterrupted one.
+    stage
+        Name of this training where the run has several: letters, digits, "_" and "-". Its files
+        are ``metrics-STAGE.csv`` and ``checkpoint-STAGE.h5``; `steps`, `time_limit` and the rest
+        are its own.
 
     Returns
     -------
@@ -123,27 +139,37 @@ def fit(
         Ctrl-C or SIGTERM: after the chunk that is running, a checkpoint, and the command that
         resumes is printed. A second one stops at once.
     CheckpointError
-        The checkpoint to resume from does not fit this training.
+        The checkpoint to resume from does not fit this training, or another process that trains
+        along does not see it.
+    RunError
+        This stage was trained to its end in this run already: name the second one. (With
+        ``resume=True`` the first one is gone on with.)
     OutOfMemoryError
         The device's memory does not hold an update; says which batch would fit.
     """
     if steps < 1 or chunk < 1:
         raise ValueError(f"steps ({steps}) and chunk ({chunk}) must be at least 1")
     checkpoints_global.require_orbax()
+    if stage in run.finished and resume is not True:
+        raise RunError(_twice(run, stage))
+    path, table, said = run.checkpoint_of(stage), run.table(stage), f"{stage}: " if stage else ""
     done, seconds, reason = int(state.step), 0.0, None
     if run.resumed if resume is None else resume:
-        state, done, seconds = _restore(run, state, key)
-        history = run.metrics()
+        state, done, seconds, what = _restore(path, table, state, key)
+        run.print(said + what)
+        history = table.series()
         evaluated = any(name.startswith("val_") for name in history)
-        reason = stop(history) if stop and evaluated else None
+        # the others may not see the earlier rows
+        reason = distributed.from_first((stop(history) if stop and evaluated else "") or "")
     (over,) = distributed.any_process(_over(seconds, time_limit))
     if done >= steps or over or reason:
-        run.print(f"Nothing left to train: {done} of {steps} updates were made before.")
+        run.print(f"{said}Nothing left to train: {done} of {steps} updates were made before.")
+        run.finished.add(stage)
         return on_one_device(state)
 
     def save() -> None:
         tree, meta = {"state": state, "key": key}, {"step": done, "seconds": seconds}
-        checkpoints_global.save_state(run.checkpoint_path, tree, meta)
+        checkpoints_global.save_state(path, tree, meta)
 
     quit_ = False  # somebody was asked to stop
     first, start, saved = done, time.monotonic(), time.monotonic()
@@ -158,13 +184,13 @@ def fit(
             compiling = time.monotonic() - began
             start += compiling
             if done == first:
-                progress.message(f"compiled the update in {compiling:.1f} s")
+                progress.message(f"{said}compiled the update in {compiling:.1f} s")
             began = time.monotonic()
             with getattr(step, "explaining", _no_words)(state, key, n):
                 state, history = updates(state, key)
                 history = jax.device_get(history)  # waits for the device
             took = time.monotonic() - began
-            _check(run, step, state, key, history, done)
+            _check(path, step, state, key, history, done)
             before, done, seconds = done, done + n, seconds + took
 
             means = {k: float(np.mean(v)) for k, v in history.items() if k not in FLAGS}
@@ -182,9 +208,10 @@ def fit(
                 values = {f"val_{k}": float(v) for k, v in evaluate(ema).items()}
                 shown = " · ".join(f"{k} {v:.4g}" for k, v in values.items())
                 progress.message(f"update {done}: {shown}")
-            run.log(done, **means, images_per_s=speed, seconds=seconds, **values)
+            row = {**means, "images_per_s": speed, "seconds": seconds, **values}
+            table.append(done, row)
             if stop and values:
-                reason = distributed.from_first(stop(run.metrics()) or "")
+                reason = distributed.from_first(stop(table.series()) or "")
 
             due = time.monotonic() - saved > CHECKPOINT_SECONDS and not checkpoint_every
             due, quit_ = distributed.any_process(due, stopped())
@@ -194,40 +221,57 @@ def fit(
                 saved = time.monotonic()
 
     if done < steps and quit_ and not reason:
-        run.print(f"Stopped after {done} of {steps} updates. To go on:\n  {run.resume_command}")
+        stopped_at = f"{said}Stopped after {done} of {steps} updates."
+        run.print(f"{stopped_at} To go on:\n  {run.resume_command}")
         raise TrainingInterrupted
     why = f" (the time limit of {clock(time_limit)})" if time_limit and done < steps else ""
     why = f" (stopped early: {reason})" if reason else why
-    run.print(f"trained {done} of {steps} updates in {clock(seconds)}{why}")
+    run.print(f"{said}trained {done} of {steps} updates in {clock(seconds)}{why}")
+    run.finished.add(stage)
     return on_one_device(state)
 
 
-def _restore(run: Run, state: TrainState, key: jax.Array) -> tuple[TrainState, int, float]:
-    """State, updates made and seconds trained, from the run's checkpoint if there is one."""
-    if not checkpoints_global.exists(run.checkpoint_path):
-        run.print("no checkpoint yet: training starts from the first update")
-        run.rewind(int(state.step))
-        return state, int(state.step), 0.0
-    saved, meta = checkpoints_global.load_state(run.checkpoint_path, {"state": state, "key": key})
+def _twice(run: Run, stage: str) -> str:
+    which = f"stage {stage!r}" if stage else "a training without a stage's name"
+    return (
+        f"{run.home} has {which} already, which this fit would take for its own or write over. "
+        "Name the trainings of a run: fit(..., stage='pretrain'), then fit(..., stage='finetune'). "
+        "To train the same one for longer, say fit(..., resume=True)."
+    )
+
+
+def _restore(
+    path: Path, table: MetricsFile, state: TrainState, key: jax.Array
+) -> tuple[TrainState, int, float, str]:
+    """State, updates and seconds of training from the checkpoint, if there is one; what to say."""
+    found = checkpoints_global.newest(path)
+    if found is None:
+        table.drop_after(int(state.step))
+        what = "no checkpoint yet: training starts from the first update"
+        return state, int(state.step), 0.0, what
+    saved, meta = checkpoints_global.load_state(found, {"state": state, "key": key})
     if not np.array_equal(jax.random.key_data(saved["key"]), jax.random.key_data(key)):
         raise CheckpointError(
-            f"{run.checkpoint_path} was trained with another random key: resume with the seed "
-            "of the run"
+            f"{path} was trained with another random key: resume with the seed of the run"
         )
-    run.rewind(meta["step"])
-    run.print(f"resumed after {meta['step']} updates")
-    return saved["state"], meta["step"], meta["seconds"]
+    table.drop_after(meta["step"])
+    return saved["state"], meta["step"], meta["seconds"], f"resumed after {meta['step']} updates"
 
 
 def _check(
-    run: Run, step: Step, state: TrainState, key: jax.Array, history: Mapping[str, Any], first: int
+    path: Path,
+    step: Step,
+    state: TrainState,
+    key: jax.Array,
+    history: Mapping[str, Any],
+    first: int,
 ) -> None:
     try:
         check_finite(history, first, state.params, lambda: step.batch_names(key))
     except NonFiniteError as error:
         kept = (
-            f"The last good checkpoint is {run.checkpoint_path}."
-            if checkpoints_global.exists(run.checkpoint_path)
+            f"The last good checkpoint is {path}."
+            if checkpoints_global.exists(path)
             else "There was no checkpoint before it."
         )
         bad = first + int(np.argmin(history["finite"]))

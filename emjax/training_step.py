@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from emjax import gradients, memory, sharding
+from emjax import gradients, memory, sharding, streamed
 from emjax.checkpoints import named_leaves
 from emjax.schedules import as_partial, draw_at
 
@@ -74,6 +74,7 @@ def make_step(
     remat: bool = False,
     stream: Callable[[int], Any] | None = None,
     devices: Sequence[jax.Device] | None = None,
+    shared: Sequence[str] = (),
 ) -> Step:
     """Make ``step(state, key, n) -> (state, history)``: n updates without asking the host.
 
@@ -106,9 +107,15 @@ def make_step(
         ``i -> pytree of NumPy arrays``: real data of update i, read on the host (in advance, if
         `stream` has a thread for it), always the same for the same i. Updates are then dispatched
         one by one. An attribute ``names(i) -> list of str`` tells where each image comes from.
+        Where several processes train together, each reads the whole batch and sends its own part
+        to its devices: the files are read as often as there are processes.
     devices
         Default: all, those of other processes included. Their number must divide the batch, or
         each computes all of it.
+    shared
+        Names of what belongs to no single image, such as ``("table", "model/codebook")``: whole on
+        every device and in every part of an accumulated batch. What is not named is cut among them
+        where its first axis is as long as the batch, be it by chance.
 
     Returns
     -------
@@ -129,6 +136,7 @@ def make_step(
         remat=remat,
         stream=stream,
         devices=devices,
+        shared=shared,
     )
 
 
@@ -147,6 +155,7 @@ class Step:
         remat: bool,
         stream: Callable[[int], Any] | None,
         devices: Sequence[jax.Device] | None,
+        shared: Sequence[str] = (),
     ) -> None:
         if not 0 <= ema_decay < 1:
             raise ValueError(f"ema_decay {ema_decay} must lie in [0, 1)")
@@ -160,12 +169,15 @@ class Step:
         if loop == "auto":
             loop = "host" if cpu or stream is not None else "scan"
         self._loop, self._stream, self._accumulate = loop, stream, accumulate
+        self._shared = (shared,) if isinstance(shared, str) else tuple(shared)
         self.mesh = sharding.data_mesh(devices)
         self._draw = as_partial(draw or _as_it_is)
         if self.mesh is not None:
             self._draw = sharding.replicate(self._draw, self.mesh)
-        grad = gradients.value_and_grad(loss, accumulate=accumulate, remat=remat, unroll=cpu)
-        update = functools.partial(_update, grad=grad, tx=tx, decay=ema_decay, mesh=self.mesh)
+        options = {"accumulate": accumulate, "remat": remat, "unroll": cpu}
+        grad = gradients.value_and_grad(loss, **options, shared=self._shared)
+        options = {"grad": grad, "tx": tx, "decay": ema_decay, "mesh": self.mesh}
+        update = functools.partial(_update, **options, shared=self._shared)
 
         def scan(state: TrainState, key: jax.Array, given: tuple, n: int) -> tuple:
             return jax.lax.scan(lambda s, _: update(s, key, given), state, length=n)
@@ -212,17 +224,7 @@ class Step:
 
     def bad_sources(self, i: int) -> str:
         """Which images of the stream's batch i are not finite, by name if the stream knows them."""
-        if self._stream is None:
-            return ""
-        names, bad = getattr(self._stream, "names", None), set()
-        for leaf in map(np.asarray, jax.tree.leaves(self._stream(i))):
-            if leaf.ndim and np.issubdtype(leaf.dtype, np.inexact):
-                images = np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
-                bad |= set(np.flatnonzero(~images).tolist())
-        found = names(i) if names and bad else []
-        words = [str(found[k]) if k < len(found) else f"image {k}" for k in sorted(bad)]
-        more = f" and {len(words) - 5} more" if len(words) > 5 else ""
-        return f" (of the stream: {', '.join(words[:5])}{more})" if words else ""
+        return "" if self._stream is None else streamed.bad_images(self._stream, i)
 
     @contextlib.contextmanager
     def explaining(self, state: TrainState, key: jax.Array, n: int) -> Iterator[None]:
@@ -236,7 +238,7 @@ class Step:
             raise memory.explained(
                 error,
                 self._compiled.get(self._kind(state, key, n)),
-                batch=sharding.batch_size(self._batch(key)),
+                batch=sharding.batch_size(self._batch(key), self._shared),
                 weights=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params)),
                 device=device,
                 accumulate=self._accumulate,
@@ -256,17 +258,18 @@ class Step:
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
     def _batch(self, key: jax.Array) -> Any:
-        streamed = () if self._stream is None else (self._stream(0),)
-        return jax.eval_shape(functools.partial(draw_at, self._draw), key, jnp.int32(0), *streamed)
+        given = () if self._stream is None else (streamed.read_batch(self._stream, 0),)
+        return jax.eval_shape(functools.partial(draw_at, self._draw), key, jnp.int32(0), *given)
 
     def _streamed(self, i: int) -> tuple:
         """What the stream gives for update i, and i."""
         if self._stream is None:
             return ()
-        batch, number = self._stream(i), np.int32(i)
+        batch, number = streamed.read_batch(self._stream, i), np.int32(i)
         if self.mesh is None:
             return batch, number
-        return sharding.place_batch(batch, self.mesh), sharding.replicate(number, self.mesh)
+        placed = sharding.place_batch(batch, self.mesh, self._shared)
+        return placed, sharding.replicate(number, self.mesh)
 
     def _repeat(
         self, update: Callable, state: TrainState, key: jax.Array, n: int
@@ -280,8 +283,8 @@ class Step:
         return state, {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _as_it_is(key: jax.Array, streamed: Any) -> Any:
-    return streamed
+def _as_it_is(key: jax.Array, given: Any) -> Any:
+    return given
 
 
 def _update(
@@ -293,12 +296,14 @@ def _update(
     tx: optax.GradientTransformation,
     decay: float,
     mesh: jax.sharding.Mesh | None,
+    shared: tuple[str, ...],
 ) -> tuple[TrainState, History]:
-    draw, *streamed = given
-    number = streamed.pop() if streamed else state.step  # of the update, for which was read
-    batch = draw_at(draw, key, state.step, *streamed)
+    draw, *read = given
+    number = read.pop() if read else state.step  # of the update, for which was read
+    batch = draw_at(draw, key, state.step, *read)
+    sharding.check_shared(batch, shared)
     if mesh is not None:
-        batch = sharding.split_over_devices(batch, mesh)
+        batch = sharding.split_over_devices(batch, mesh, shared)
     (loss, metrics), grads = grad(state.params, batch)
     for name, value in metrics.items():
         if jnp.shape(value):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +14,16 @@ import numpy as np
 
 from emjax.data.micrograph_choice import choose, image_axes
 from emjax.data.micrograph_formats import Entry, FormatError, open_entries
+from emjax.data.micrograph_units import angstrom_per
 from emjax.data.micrographs import MicrographError, read_micrograph
 
 SAME_PIXEL = 0.01
 """Pixel sizes that differ by less, relatively, are the same."""
 IMAGES = ("tif", "tiff", "dm3", "dm4", "emd", "ser", "mrc", "hspy", "npy", "npz", "png", "h5")
 """Extensions that are taken from a folder."""
+
+Part = tuple[str, tuple[int, int, int], bool, Callable]
+"""One image: its name, its shape, whether its file states a pixel size, how it is read."""
 
 
 class StreamError(ValueError):
@@ -104,7 +110,13 @@ def open_images(
     Raises
     ------
     StreamError
-        No such folder, no image in it, a file that holds none.
+        No such folder, no image in it, a file that holds none; files with a pixel size beside files
+        of another shape without one.
+
+    Warns
+    -----
+    UserWarning
+        Files with a pixel size beside files of the same shape without one: theirs is not checked.
     """
     path = Path(path).expanduser()
     given = None
@@ -113,11 +125,36 @@ def open_images(
         if values.size not in (1, 2) or not (np.isfinite(values) & (values > 0)).all():
             raise StreamError(f"sampling={sampling!r} is not a pixel size in Å")
         given = (float(values[0]), float(values[-1]))
-    parts: list[tuple[str, tuple[int, int, int], Callable]] = []
+    parts: list[Part] = []
     for file in _files(path, pattern):
         parts += _stack(file, dataset) or _micrographs(file, dataset, given)
-    names, shapes, reads = zip(*parts, strict=True)
+    if given is None:
+        _check_calibrated(parts)
+    names, shapes, _, reads = zip(*parts, strict=True)
     return Images(tuple(names), tuple(shapes), given, lambda j: reads[j]())
+
+
+def _check_calibrated(parts: Sequence[Part]) -> None:
+    """A file without a pixel size may have any: it must not slip in among those that have one."""
+    known = [part for part in parts if part[2]]
+    unknown = [part for part in parts if not part[2]]
+    if not known or not unknown:
+        return
+    sizes = {part[1] for part in known}
+    other = next((part for part in unknown if part[1] not in sizes), None)
+    example, shape = (other or unknown[0])[:2]
+    more = f" (nor do {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+    text = f"{known[0][0]} states its pixel size, and {example} does not{more}"
+    if other is not None:
+        raise StreamError(
+            f"{text}. It is {_pixels(shape)} and the other {_pixels(known[0][1])}, so that its "
+            "scale may be another: sort the files, or give the pixel size of all with sampling="
+        )
+    warnings.warn(
+        f"{text}. They are taken for images of one scale; give it with sampling= if that is so, "
+        "or sort the files",
+        stacklevel=3,
+    )
 
 
 def _files(path: Path, pattern: str | None) -> list[Path]:
@@ -141,7 +178,7 @@ def _files(path: Path, pattern: str | None) -> list[Path]:
     return found
 
 
-def _stack(file: Path, dataset: str | None) -> list[tuple[str, tuple[int, int, int], Callable]]:
+def _stack(file: Path, dataset: str | None) -> list[Part]:
     """The images of a plain HDF5 array [n, y, x(, c)]; none where the file is of another kind."""
     if not h5py.is_hdf5(file):
         return []
@@ -172,7 +209,7 @@ def _stack(file: Path, dataset: str | None) -> list[tuple[str, tuple[int, int, i
         return image.reshape(shape[1], shape[2], channels), None
 
     return [
-        (f"{file}[{i}]", (shape[1], shape[2], channels), lambda i=i: read(i))
+        (f"{file}[{i}]", (shape[1], shape[2], channels), False, lambda i=i: read(i))
         for i in range(shape[0])
     ]
 
@@ -186,15 +223,15 @@ def _is_calibrated(file: Path, dataset: str | None) -> bool:
     return any(scale is not None for scale, _ in entry.axes)
 
 
-def _micrographs(
-    file: Path, dataset: str | None, given: tuple[float, float] | None
-) -> list[tuple[str, tuple[int, int, int], Callable]]:
+def _micrographs(file: Path, dataset: str | None, given: tuple[float, float] | None) -> list[Part]:
     try:
         _, entries = open_entries(file, dataset)
         entry = choose(entries, dataset, None, file)
     except (FormatError, MicrographError) as error:
         raise StreamError(f"cannot read {file}: {error}") from error
-    frames, (y, x) = _frames(entry)
+    frames, axes = _frames(entry)
+    y, x = (entry.shape[i] for i in axes)
+    calibrated = all(_is_length(*entry.axes[i]) for i in axes)
 
     def read(frame: int | None) -> tuple[np.ndarray, tuple[float, float] | None]:
         try:
@@ -204,19 +241,27 @@ def _micrographs(
         return found.image[..., None], found.sampling
 
     if frames is None:
-        return [(str(file), (y, x, 1), lambda: read(None))]
-    return [(f"{file}[{i}]", (y, x, 1), lambda i=i: read(i)) for i in range(frames)]
+        return [(str(file), (y, x, 1), calibrated, lambda: read(None))]
+    return [(f"{file}[{i}]", (y, x, 1), calibrated, lambda i=i: read(i)) for i in range(frames)]
 
 
 def _frames(entry: Entry) -> tuple[int | None, tuple[int, int]]:
-    """(number of images of a stack or None, (y, x))."""
+    """(number of images of a stack or None, which axes are y and x)."""
     long = image_axes(entry, None)
     if len(long) == 2:
-        return None, (entry.shape[long[0]], entry.shape[long[1]])
+        return None, (long[0], long[1])
     stepped = [i for i in long if entry.stepped[i]]
     stack = stepped[0] if len(stepped) == 1 else long[0]
-    y, x = (entry.shape[i] for i in long if i != stack)
+    y, x = (i for i in long if i != stack)
     return entry.shape[stack], (y, x)
+
+
+def _is_length(scale: float | None, unit: str) -> bool:
+    return bool(scale) and math.isfinite(scale) and angstrom_per(unit) is not None
+
+
+def _pixels(shape: tuple[int, int, int]) -> str:
+    return f"{shape[0]} x {shape[1]} pixels"
 
 
 def _pixel(pixel: tuple[float, float]) -> str:

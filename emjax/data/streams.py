@@ -9,6 +9,10 @@ resumed anywhere), and ``stream.names(i)`` tells where each of its images comes 
     stream = Prefetch(crops(images, batch=real, patch=64, seed=0))
     step = make_step(loss, mix(draw, 0.25, 16), tx, stream=stream)     # draw makes `simulated`
 
+Of several processes that train together, each reads every batch whole and keeps the part of its own
+devices: all must see the same files, and a shared disk gives each file to each of them. Give the
+data set a copy on every node, or simulate more and read less, where the disk is what one waits for.
+
 Nothing is repaired silently: an empty folder, images of several sizes or pixel sizes and values
 that are not finite are errors that name the files.
 """

@@ -208,6 +208,49 @@ def test_a_large_image_in_bounded_memory():
     assert peak < found.nbytes + 20 * 2**20
 
 
+PEAK = """
+import re
+import jax, numpy as np
+from types import SimpleNamespace
+from emjax.inference import Tiling, predict
+
+def apply(params, x):
+    for w in params:
+        x = jax.nn.relu(jax.lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+    return x[..., :1]
+
+def peak():
+    text = open("/proc/self/status").read()
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", text)[1]) / 1024
+
+params = [np.full((3, 3, 1 if i == 0 else 24, 24), 0.01, np.float32) for i in range(3)]
+model = SimpleNamespace(apply=apply, params=params)
+small = Tiling(tile=128, halo=8, blend=32, batch=2)
+predict(model, np.ones((200, 200), np.float32), tiling=small)
+image = np.ones((1024, 1024), np.float32)
+start = peak()
+predict(model, image, tiling=small)
+tiled = peak()
+predict(model, image, tiling=Tiling(tile=1024))
+print(start, tiled, peak())
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux tells the peak")
+def test_the_memory_of_the_process_grows_by_the_result_alone():
+    """Everything that is held, XLA's buffers too; the same image in one tile shows it is seen."""
+    command = [sys.executable, "-c", PEAK]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    start, tiled, whole = map(float, done.stdout.split())
+    print(f"{start:.0f} MiB before, {tiled - start:.0f} more in tiles, {whole - start:.0f} as one")
+    result = 4 * 1024**2 / 2**20
+    assert tiled - start < result + 32
+    assert whole - start > result + 96, "one layer of the whole has 96 MiB"
+
+
 def test_no_seams_of_a_network_that_looks_at_its_whole_tile():
     """A U-Net with an offset that each tile has of its own: no border is seen in the result."""
     import jax

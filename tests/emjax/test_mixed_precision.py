@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from emjax import sharding
 from emjax.gradients import value_and_grad
 from emjax.mixed_precision import convert, mixed
 from emjax.networks import build
@@ -174,6 +175,36 @@ def test_parts_of_labels_keys_and_weights(unroll):
     (value, _), grad = value_and_grad(loss, accumulate=3, unroll=unroll)(p, batch)
     np.testing.assert_allclose(value, np.mean((x @ p) * label * 5), rtol=1e-6)
     np.testing.assert_allclose(grad, np.mean(x * label[:, None] * 5, axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loop", ["host", "scan"])
+def test_what_is_shared_is_not_cut_although_it_is_as_long_as_the_batch(loop):
+    def loss(p, batch):
+        assert batch["noise"]["table"].shape == (8,), "every image looks the table up"
+        return dense(p, {"x": batch["x"], "y": batch["noise"]["table"][batch["kind"]]})
+
+    def draw(key):
+        x = jax.random.normal(key, (8, 3))
+        return {"x": x, "kind": jnp.arange(8)[::-1], "noise": {"table": jnp.linspace(0, 1, 8)}}
+
+    tx, key = optax.adam(1e-2), jax.random.key(3)
+    whole, _ = make_step(loss, draw, tx, loop=loop)(init_state(DENSE, tx), key, 2)
+    for names in (("noise/table",), "noise"):
+        step = make_step(loss, draw, tx, loop=loop, accumulate=4, shared=names)
+        parts, _ = step(init_state(DENSE, tx), key, 2)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), parts, whole)
+    with pytest.raises(ValueError, match=r"shared='tables' names .* holds kind, noise/table, x"):
+        make_step(loss, draw, tx, shared=["tables"])(init_state(DENSE, tx), key, 1)
+
+
+def test_what_is_shared_does_not_count_for_the_size_of_the_batch_and_stays_whole():
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    batch = {"x": np.zeros((4, 3)), "table": np.zeros((4, 2)), "a": np.zeros(6), "b": np.zeros(6)}
+    assert sharding.batch_size(batch) == 6
+    assert sharding.batch_size(batch, ["a", "b"]) == 4
+    placed = sharding.place_batch(batch, mesh, ["table", "a", "b"])
+    split = {name for name, leaf in placed.items() if leaf.sharding.spec}
+    assert split == {"x"}
 
 
 def test_batches_that_cannot_be_cut():

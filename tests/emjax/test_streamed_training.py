@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from emjax.data.streams import Prefetch, StreamError
 from emjax.runs import Run
 from emjax.training import NonFiniteError, fit, init_state, make_step
 
@@ -91,6 +94,24 @@ def test_no_update_after_a_bad_one():
     np.testing.assert_array_equal(history["finite"], [True, True, True, False, False, False])
     assert int(state.step) == 3
     np.testing.assert_array_equal(state.params["w"], good.params["w"])
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_update(tmp_path):
+    def files(i):
+        if i == 3:
+            raise StreamError("scan_3.tif is not finite")
+        if i == 9:
+            raise OSError("the disk is gone")
+        return {"x": np.ones((4, 3), np.float32), "y": np.ones(4, np.float32)}
+
+    step = make_step(loss, None, TX, stream=Prefetch(files))
+    arguments = {"steps": 8, "chunk": 2, "images_per_step": 4}
+    with pytest.raises(StreamError, match=r"the batch of update 3: scan_3\.tif is not finite"):
+        fit(Run(tmp_path), init_state(params(), TX), step, KEY, **arguments)
+    state = dataclasses.replace(init_state(params(), TX), step=jnp.int32(9))
+    with pytest.raises(OSError, match="the disk is gone") as caught:
+        step(state, KEY, 1)
+    assert caught.value.__notes__ == ["while the batch of update 9 was read"]
 
 
 def test_stopping_early_is_decided_by_the_history_also_after_a_resume(tmp_path, capsys):

@@ -273,6 +273,22 @@ def test_mixed_pixel_sizes(tmp_path):
         open_images(tmp_path, sampling=-1)
 
 
+def test_files_with_and_without_a_pixel_size(tmp_path):
+    np.savez(tmp_path / "a.npz", image=picture(1), pixel_A=0.1)
+    np.savez(tmp_path / "b.npz", image=picture(2), pixel_A=0.1)
+    np.save(tmp_path / "plain.npy", picture(3))
+    np.save(tmp_path / "plain2.npy", picture(4))
+    message = r"a\.npz states its pixel size, and .*plain\.npy does not \(nor do 1 more\)"
+    with pytest.warns(UserWarning, match=message):
+        open_images(tmp_path).check()
+    np.save(tmp_path / "wide.npy", picture(4, (20, 30)))
+    message = r"a\.npz states .* and .*wide\.npy does not .* It is 20 x 30 pixels and the other 20"
+    with pytest.raises(StreamError, match=message):
+        open_images(tmp_path)
+    assert len(open_images(tmp_path, sampling=0.1)) == 5, "what is stated for all is not asked"
+    assert len(open_images(tmp_path, pattern="*.npy")) == 3, "none is calibrated"
+
+
 def test_pixel_sizes_of_hdf5_files(tmp_path):
     from emjax.data.export import images, write_export
 
