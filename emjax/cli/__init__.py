@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": ("sweep", "search the settings of an experiment (Optuna)"),
     "dataset": ("dataset", "write a simulated, labelled data set in shards"),
     "predict": ("predict", "find the atom columns in your own images"),
+    "denoise": ("denoise", "take the noise out of your own images"),
     "calibrate-noise": (
         "calibrate",
         "measure the noise of your own images, for simulation and training",
@@ -29,6 +30,7 @@ EXAMPLES = (
     "emjax run locate_atoms --preset smoke",
     "emjax run locate_atoms --help",
     "emjax predict locate_atoms my_image.dm4",
+    "emjax denoise my_image.dm4",
 )
 
 

@@ -43,15 +43,22 @@ def experiment_lines() -> list[str]:
 def network_lines() -> list[str]:
     """The trained networks in the package, a line each."""
     from emjax.models import shipped_models
+    from emjax.shipped_restorers import shipped_restorers
 
-    shipped = shipped_models()
-    if not shipped:
+    restorers = {name: shipped.path for name, shipped in shipped_restorers().items()}
+    others = {k: path for k, path in shipped_models().items() if path not in restorers.values()}
+    if not restorers and not others:
         return ["networks: none come with this version; train one with `emjax run`"]
-    width = max(len(name) for name in shipped) + 2
-    return [
-        "networks that come with emjax   (emjax predict NAME IMAGE)",
-        *(f"  {name:<{width}}{_describe(path)}" for name, path in shipped.items()),
-    ]
+    width = max(len(name) for name in [*restorers, *others]) + 2
+    lines = []
+    for command, networks in (
+        ("emjax predict NAME IMAGE", others),
+        ("emjax denoise IMAGE --model NAME", restorers),
+    ):
+        if networks:
+            lines += [f"networks that come with emjax   ({command})"]
+            lines += [f"  {name:<{width}}{_describe(path)}" for name, path in networks.items()]
+    return lines
 
 
 def _describe(path: Path) -> str:
@@ -62,7 +69,7 @@ def _describe(path: Path) -> str:
         meta = describe_model(path)
     except ValueError as error:
         return f"{size}, cannot be used: {error}"
-    parts = [", ".join(str(name) for name in meta.get("classes", ()))]
+    parts = [", ".join(str(name) for name in meta.get("classes", ())), meta.get("title", "")]
     if "sampling" in meta:
         parts.append(f"{float(meta['sampling']):g} Å per pixel")
     return "; ".join([part for part in parts if part] + [size])

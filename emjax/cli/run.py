@@ -256,7 +256,13 @@ def _say_where(folder: Path) -> None:
     if (folder / "report.html").is_file():
         print(f"report   {folder / 'report.html'}")
     if (folder / "model.h5").is_file():
-        print(f"predict  emjax predict {shlex.quote(str(folder))} IMAGE")
+        from emjax.models import describe_model
+
+        name = shlex.quote(str(folder))
+        if describe_model(folder / "model.h5").get("task") == "restoration":
+            print(f"denoise  emjax denoise IMAGE --model {name}")
+        else:
+            print(f"predict  emjax predict {name} IMAGE")
 
 
 def _overview() -> str:
