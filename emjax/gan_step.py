@@ -136,6 +136,8 @@ class GanStep(Step):
     ) -> None:
         if n_critic < 1:
             raise ValueError(f"n_critic {n_critic}: the critic needs at least one update")
+        # some transformations judge the loss itself (`cap_spikes`)
+        tx, critic_tx = (optax.with_extra_args_support(t) for t in (tx, critic_tx))
         # sets up all but the update itself, whose gradient is replaced here
         super().__init__(
             _no_loss,
@@ -204,7 +206,7 @@ def _update(
         critic, opt_state = carry
         noise, batch, leaves = drawn(i)
         (loss, metrics), slopes = critic_grad(noise, critic, generator, batch)
-        updates, opt_state = critic_tx.update(slopes, opt_state, critic)
+        updates, opt_state = critic_tx.update(slopes, opt_state, critic, value=loss)
         squares = _squares(slopes)
         row = {"loss": loss, "grad_norm": jnp.sqrt(squares.sum()), **metrics}
         return (optax.apply_updates(critic, updates), opt_state), (row, squares, leaves)
@@ -217,7 +219,7 @@ def _update(
     )
     noise, batch, leaves = drawn(n_critic)
     (loss, metrics), slopes = grad(noise, generator, critic, batch)
-    updates, opt_state = tx.update(slopes, state.opt_state["generator"], generator)
+    updates, opt_state = tx.update(slopes, state.opt_state["generator"], generator, value=loss)
     generator = optax.apply_updates(generator, updates)
 
     # in the order of the leaves of {"critic": …, "generator": …}

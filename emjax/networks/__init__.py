@@ -46,6 +46,7 @@ NETWORKS: dict[str, Any] = {
     "restormer": "restormer:Restormer",
     "blind_spot": "blind_spot:BlindSpotNet",
     "partial_conv": "partial_conv:PartialConvNet",
+    "two_stage": "two_stage:TwoStage",
     "ptychonn": "ptychonn:PtychoNN",
     "autoencoder": "autoencoder:AutoEncoder",
     "cascade": "autoencoder:Cascade",

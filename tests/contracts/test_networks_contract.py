@@ -29,6 +29,7 @@ ARGS = {
     "nafnet": {**TWO, "width": 8, "encoder": (1,), "decoder": (1,)},
     "restormer": {**TWO, "width": 8},
     "ptychonn": {**TWO, "widths": (16,)},
+    "two_stage": {**TWO, "width": 8, "inner": 8, "blocks": 1, "shrink": 1, "coarse": False},
     "partial_conv": {**TWO, "widths": (16, 24), "sizes": (5, 3)},
     "blind_spot": {**TWO, "width": 6, "levels": 1},
     "autoencoder": {**TWO, "widths": (8, 16), "code": 16},

@@ -21,7 +21,10 @@ class Mine(nnx.Module):
     def __call__(self, x):
         return self.last(nnx.relu(self.first(x)))
 '''
-SHORT = {"locate_atoms": ["--optim.steps", "2", "--optim.warmup", "1"]}
+SHORT = dict.fromkeys(
+    ("locate_atoms", "denoise_stem", "denoise_unpaired", "inpaint_stem", "super_resolve"),
+    ["--optim.steps", "2", "--optim.warmup", "1"],
+)
 
 
 @pytest.mark.slow
