@@ -115,8 +115,9 @@ def predict(
         pictures = pictures[..., None]
     run, tile = _runner(model, tiling.tile)
     align = math.gcd(tiling.align, tile)
-    while align > 1 and tile < least_tile(tiling.halo, tiling.blend, align):
-        align = align // 2 if align % 2 == 0 else 1  # a program of one small size
+    # a program of one small size; where the tile can be chosen, one too small is refused
+    while tile != tiling.tile and align > 1 and tile < least_tile(tiling.halo, tiling.blend, align):
+        align = align // 2 if align % 2 == 0 else 1
     tiling = replace(tiling, tile=tile, align=align)
     classifies, tiling = _check_shape(model, pictures.shape[1:], prepare, tiling)
     large = any(n > tile for n in pictures.shape[1 : 1 + spatial])

@@ -21,7 +21,9 @@ class ColumnScene(SceneConfig):
     dose: tuple[float, float] = (1.0, 120.0)
     readout: float = 0.5
     """Largest read-out noise [electrons]; half of the images have none."""
-    jitter: float = 0.25
+    jitter: float = 0.3
+    jitter_px: float = 1.6
+    """The same in pixels, if that is less; a third of the images have none."""
     source_size: tuple[float, float] = (0.4, 1.7)
     energy: tuple[float, float] = (0.75, 3.75)
     shear: float = 0.02
@@ -34,9 +36,9 @@ class ColumnScene(SceneConfig):
     """Largest standard deviation of the logarithm of single columns' brightness."""
     dopants: float = 0.05
     """Largest share of columns with a quite different brightness (log-uniform, two decades)."""
-    wedge: float = 0.2
+    wedge: float = 0.15
     """Chance that the crystal thins out to an edge."""
-    amorphous: float = 0.3
+    amorphous: float = 0.25
     """Chance of atoms without order, on a part of the image or on all of it."""
     lattice: float = 0.95
     """Chance of a crystal."""

@@ -93,7 +93,8 @@ def make_scenes(
         form = spectrum(xy, weights * inside, grid) * probe
 
         size = jax.random.uniform(k_lines, (3,))
-        jitter = scene.jitter * size[0] ** 2
+        jitter = jnp.minimum(scene.jitter, scene.jitter_px * pixel)
+        jitter *= jnp.maximum(1.5 * size[0] - 0.5, 0.0)
         scan = ScanDistortion(
             jitter=(jitter, 0.4 * jitter), correlation=0.8 * size[1], gain=scene.line_gain * size[2]
         )
