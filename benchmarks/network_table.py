@@ -52,7 +52,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "rdn": {"width": 24, "growth": 16},
     "rrdb": {"width": 20, "growth": 9},
     "nafnet": {"width": 16},
-    "restormer": {"width": 17},
+    "restormer": {"width": 18, "expansion": 1.75},
     "blind_spot": {"width": 17},
 }
 DOSES = (5.0, 20.0, 100.0)

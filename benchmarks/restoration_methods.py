@@ -147,7 +147,7 @@ def detector_terms(method: Method, level: str) -> dict[str, float]:
 def network(source: str | os.PathLike) -> Candidate:
     """A restorer of ours: a model file, or a run's folder."""
     try:
-        from emjax.restoring import load_restorer
+        from emjax.restoration.restorer import load_restorer
     except ImportError as error:
         raise ValueError(f"this emjax cannot load networks for restoration: {error}") from error
     from emjax.models import describe_model, find_model

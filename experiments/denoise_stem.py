@@ -85,9 +85,9 @@ def main(config: Config, run: Run) -> None:
     from emjax.evaluation.restore_save import save_restorer
     from emjax.models import build_network, network_args
     from emjax.objectives import build, needs
-    from emjax.objectives_training import train
+    from emjax.objectives.training import train
     from emjax.optim import optimizer
-    from emjax.restoring import load_restorer
+    from emjax.restoration.restorer import load_restorer
 
     options = {"sure": True} if config.objective == "supervised" else {}
     options.update(json.loads(config.objective_args or "{}"))

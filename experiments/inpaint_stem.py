@@ -96,8 +96,8 @@ def main(config: Config, run: Run) -> None:
     from emjax.data.synthetic_partial import make_partial_scans
     from emjax.evaluation.inpainting_report import write_inpainting_report
     from emjax.evaluation.inpainting_rows import Judged, judge
-    from emjax.inpainting_methods import make_restorer, make_training, network_of
     from emjax.models import build_network, save_model
+    from emjax.restoration.inpainting_methods import make_restorer, make_training, network_of
     from emjax.training import fit
 
     name, args = network_of(config.method, config.size, config.network_args, network=config.network)

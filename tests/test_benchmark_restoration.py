@@ -145,7 +145,7 @@ def test_images_of_another_program(folder, tmp_path, capsys):
 
 def test_a_network(folder, tmp_path, monkeypatch, capsys):
     """Against the loader's signature: path -> (counts -> (image, sigma or None))."""
-    loader = types.ModuleType("emjax.restoring")
+    loader = types.ModuleType("emjax.restoration.restorer")
     given = []
 
     def load_restorer(path):
@@ -153,7 +153,7 @@ def test_a_network(folder, tmp_path, monkeypatch, capsys):
         return lambda counts: (counts * 0.5 + 1, np.full(counts.shape, 0.5))
 
     loader.load_restorer = load_restorer
-    monkeypatch.setitem(sys.modules, "emjax.restoring", loader)
+    monkeypatch.setitem(sys.modules, "emjax.restoration.restorer", loader)
     monkeypatch.setattr("emjax.models.describe_model", lambda path: {"task": "restoration"})
     run = tmp_path / "denoise"
     run.mkdir()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from emjax.analysis.out_of_distribution import Verdict
     from emjax.data.micrographs import Micrograph
-    from emjax.restoring import Restorer
+    from emjax.restoration.restorer import Restorer
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--out {options.out} is a file: give a folder")
     numbers = [None] if options.frames is None else frame_numbers(options.frames)
     work = [(path, number) for path in options.images for number in numbers]
-    from emjax.shipped_restorers import find_restorer
+    from emjax.restoration.shipped import find_restorer
 
     source = find_restorer(options.model)
     prepare_jax()
     from emjax.data.micrographs import MicrographError
-    from emjax.restored_files import RestoredFilesError
-    from emjax.restoring import RestorationError
+    from emjax.restoration.files import RestoredFilesError
+    from emjax.restoration.restorer import RestorationError
 
     restorer, failed, names = None, 0, set()
     for path, number in work:
@@ -126,7 +126,7 @@ def _read(path: Path, number: int | None, options: DenoiseOptions) -> Micrograph
 
 def _load(source: str | Path) -> Restorer:
     from emjax.environment import backend_line
-    from emjax.restoring import load_restorer
+    from emjax.restoration.restorer import load_restorer
 
     print(backend_line())
     restorer = load_restorer(source)
@@ -145,8 +145,8 @@ def _denoise_one(
 ) -> None:
     from emjax import __version__
     from emjax.analysis.restoration_checks import REACH, concerns
-    from emjax.restored_files import save_restored, summary
-    from emjax.restoring import OF_ELECTRONS
+    from emjax.restoration.files import save_restored, summary
+    from emjax.restoration.restorer import OF_ELECTRONS
 
     image, sampling = micrograph.image, micrograph.sampling
     print(f"image    {micrograph.source}: {_size(micrograph)}")

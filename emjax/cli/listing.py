@@ -43,7 +43,7 @@ def experiment_lines() -> list[str]:
 def network_lines() -> list[str]:
     """The trained networks in the package, a line each."""
     from emjax.models import shipped_models
-    from emjax.shipped_restorers import shipped_restorers
+    from emjax.restoration.shipped import shipped_restorers
 
     restorers = {name: shipped.path for name, shipped in shipped_restorers().items()}
     others = {k: path for k, path in shipped_models().items() if path not in restorers.values()}

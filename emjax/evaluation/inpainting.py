@@ -17,8 +17,8 @@ import numpy as np
 from emjax.baselines.images import NotApplicable
 from emjax.baselines.restoration import DENOISERS, FILLERS
 from emjax.data.scan_masks import ScanPlan
-from emjax.inpainting import blurred
 from emjax.metrics.statistics import Interval, bootstrap_interval
+from emjax.restoration.inpainting import blurred
 
 Restorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
@@ -140,10 +140,10 @@ def held_out(draw: Callable[[Any], Mapping[str, Any]], count: int, seed: int) ->
 
 
 def network_restorer(apply: Callable, params: Any, *, batch: int = 16) -> Restorer:
-    """Of a network as `emjax.inpainting.restore` uses it."""
+    """Of a network as `emjax.restoration.inpainting.restore` uses it."""
     import jax
 
-    from emjax.inpainting import restore
+    from emjax.restoration.inpainting import restore
 
     run = jax.jit(lambda params, values, mask: restore(apply, params, values, mask))
 

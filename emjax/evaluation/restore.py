@@ -165,7 +165,7 @@ def judge(
 
     Parameters
     ----------
-    restorer : counts [y, x] -> (image, sigma or None), as of `emjax.restoring.load_restorer`.
+    restorer : counts [y, x] -> (image, sigma or None), as of `emjax.restoration.restorer.load_restorer`.
     scene : that of the training.
     methods : names in `emjax.baselines.restoration.DENOISERS`; those whose package is not
         installed are left out, and `say` tells.
@@ -193,7 +193,8 @@ def judge(
         say(f"tuning {name} on {len(conditions)} × {validation} images …")
         try:
             pairs = [
-                _classical(name, part, held) for part, held in zip(images, tuning, strict=True)
+                _classical(name, part, held, scene.readout)
+                for part, held in zip(images, tuning, strict=True)
             ]
         except ImportError as error:
             say(f"{name} is left out: {error}")
@@ -222,12 +223,16 @@ def spread_factor(
     return float(np.quantile(np.concatenate(ratios), 0.9) / QUANTILE)
 
 
-def _classical(name: str, images: Images, validation: Images) -> tuple[Score, Score]:
-    """A filter tuned on validation images, and at its defaults."""
+def _classical(
+    name: str, images: Images, validation: Images, readout: float
+) -> tuple[Score, Score]:
+    """A filter tuned on validation images, and at its defaults; told the detector's noise."""
     method = DENOISERS[name]
-    parameters = tune(name, list(validation.counts), list(validation.rate))
+    told = images.condition.scan and "read_out" in method.defaults
+    fixed = {"read_out": readout} if told else {}
+    parameters = tune(name, list(validation.counts), list(validation.rate), fixed=fixed)
     found = []
-    for setting in (parameters, {}):
+    for setting in (parameters, fixed):
         start = time.perf_counter()
         restored = []
         for counts in images.counts:

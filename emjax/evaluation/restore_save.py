@@ -15,9 +15,9 @@ from emjax.analysis.restoration_checks import reach_of
 from emjax.data.column_scene import ColumnScene
 from emjax.evaluation.restore import CONDITIONS, spread_factor
 from emjax.models import load_model, save_model
-from emjax.objectives_base import Objective
-from emjax.objectives_training import noise_to_meta
-from emjax.restoring import TASK, load_restorer
+from emjax.objectives.base import Objective
+from emjax.objectives.training import noise_to_meta
+from emjax.restoration.restorer import TASK, load_restorer
 
 TITLE = "atom columns in annular dark- and bright-field images"
 HIGH = (120.0, 3000.0)
@@ -36,7 +36,7 @@ def save_restorer(
     draw: Callable[[jax.Array], Mapping[str, jax.Array]],
     quick: bool = False,
 ) -> None:
-    """The model file of a restorer, for `emjax.restoring.load_restorer` and `emjax denoise`.
+    """The model file of a restorer, for `emjax.restoration.restorer.load_restorer` and `emjax denoise`.
 
     Parameters
     ----------

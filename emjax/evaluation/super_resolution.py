@@ -22,7 +22,7 @@ from emjax.data.synthetic_sem import make_sem
 from emjax.metrics.edges import edge_errors, middle_level, object_counts, spectrum_error
 from emjax.metrics.image_quality import psnr, ssim
 from emjax.metrics.statistics import Interval, bootstrap_interval
-from emjax.super_resolution import enlarge
+from emjax.restoration.super_resolution import enlarge
 
 KEYS = {"validation": 21, "test": 22}
 """Seeds of the held-out images: the same for every run."""

@@ -14,12 +14,12 @@ from scipy.ndimage import gaussian_filter
 from emjax.cli.denoise import main
 from emjax.cli.errors import UsageError, guarded
 from emjax.data.micrographs import read_micrograph
-from emjax.restored_files import RestoredFilesError, save_restored
-from emjax.shipped_restorers import NoRestorer, find_restorer, shipped_restorers
+from emjax.restoration.files import RestoredFilesError, save_restored
+from emjax.restoration.shipped import NoRestorer, find_restorer, shipped_restorers
 
 
 class Smoother:
-    """A restorer as `emjax.restoring.load_restorer` gives: equivariant, with a deviation."""
+    """A restorer as `emjax.restoration.restorer.load_restorer` gives: equivariant, with a deviation."""
 
     def __init__(self, sigma: bool = True) -> None:
         self.meta = {"title": "lattices", "path": "smoother.h5", "reach": 4, "pixel": [0.05, 0.3]}
@@ -50,7 +50,7 @@ def desk(tmp_path, monkeypatch):
 
     names = {"load_restorer": load_restorer, "RestorationError": RestorationError}
     fake = SimpleNamespace(**names, OF_ELECTRONS=("pn2v",))
-    monkeypatch.setitem(sys.modules, "emjax.restoring", fake)
+    monkeypatch.setitem(sys.modules, "emjax.restoration.restorer", fake)
     rng = np.random.default_rng(0)
     image = record(rng, 20 * field(96)).astype(np.int32)
     np.savez(tmp_path / "mine.npz", image=image, pixel_A=0.1)

@@ -12,9 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from emjax import objectives_base as base
 from emjax.losses import noise2self_batch, noise2void_batch
-from emjax.objectives import OBJECTIVES, build, needs
+from emjax.objectives import OBJECTIVES, base, build, needs
 from emjax.training import init_state, make_step
 
 KEY = jax.random.key(0)

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from emjax.objectives import build
-from emjax.objectives_noise import (
+from emjax.objectives.noise import (
     fit_scaled_mixture,
     gamma_posterior,
     gaussian_posterior,

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from emjax.objectives import build
-from emjax.objectives_training import noise_from_meta, noise_to_meta, train
+from emjax.objectives.training import noise_from_meta, noise_to_meta, train
 from emjax.runs import Run
 
 START = jnp.float32([-0.4, 0.0, 0.4]).reshape(1, 1, 1, 3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emjax.models import build_network, save_model
-from emjax.restoring import TASK, RestorationError, Restorer, load_restorer
+from emjax.restoration.restorer import TASK, RestorationError, Restorer, load_restorer
 
 
 @pytest.fixture(scope="module")

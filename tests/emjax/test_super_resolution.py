@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emjax.super_resolution import enlarge, super_resolution_losses, training_pairs, upscaler
+from emjax.restoration.super_resolution import (
+    enlarge,
+    super_resolution_losses,
+    training_pairs,
+    upscaler,
+)
 
 
 def image(*shape, seed=0):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emjax.unpaired import (
+from emjax.restoration.unpaired import (
     low_pass,
     noise2atom_losses,
     standardise,

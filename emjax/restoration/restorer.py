@@ -129,7 +129,7 @@ def _options(model: Model) -> str:
 
 def _build(apply: Callable, objective: str, options: str, scaling: str) -> Any:
     from emjax.objectives import build
-    from emjax.objectives_training import noise_from_meta
+    from emjax.objectives.training import noise_from_meta
 
     told = json.loads(options)
     if "noise" in told:

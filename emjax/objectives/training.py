@@ -11,8 +11,8 @@ import optax
 from jax.tree_util import Partial
 
 from emjax.losses.probabilistic import MixtureNoise
-from emjax.objectives_base import Objective
-from emjax.objectives_noise import ScaledMixture
+from emjax.objectives.base import Objective
+from emjax.objectives.noise import ScaledMixture
 from emjax.runs import Run
 from emjax.training import fit, init_state, make_step
 

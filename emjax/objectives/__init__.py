@@ -44,15 +44,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from emjax import objectives_base as base
 from emjax.losses import (
     noise2noise_batch,
     noise2self_batch,
     noise2self_denoise,
     noise2void_batch,
 )
-from emjax.objectives_base import Apply, Batch, Objective, Scale
-from emjax.objectives_likelihood import blindspot, pn2v, pn2v_bootstrap
+from emjax.objectives import base
+from emjax.objectives.base import Apply, Batch, Objective, Scale
+from emjax.objectives.likelihood import blindspot, pn2v, pn2v_bootstrap
 
 __all__ = ["OBJECTIVES", "Objective", "build", "needs"]
 
@@ -80,7 +80,7 @@ def supervised(
         "psnr" (each image's own logarithm), "mse", "huber" (that of Ede & Beanland 2019), "mae",
         "charbonnier"; or "gaussian", the likelihood of both channels weighted by the standard
         deviation (β = 1/2; Seitzer et al., ICLR 2022).
-    unit : "peak" or "spread", what errors are measured in (`objectives_base.unit_of`).
+    unit : "peak" or "spread", what errors are measured in (`objectives.base.unit_of`).
     scaling : see the top of this file.
     """
     scale = base.scaling_of(scaling)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emjax.diffusion import sample
-from emjax.inpainting import fill
+from emjax.restoration.inpainting import fill
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emjax import objectives_base as base
 from emjax.losses import average, fit_histogram, noise2void_batch
 from emjax.losses.probabilistic import NoiseModel
-from emjax.objectives_base import Apply, Batch, Objective, Scale
-from emjax.objectives_noise import POSTERIORS, fit_scaled_mixture, poisson_readout
+from emjax.objectives import base
+from emjax.objectives.base import Apply, Batch, Objective, Scale
+from emjax.objectives.noise import POSTERIORS, fit_scaled_mixture, poisson_readout
 
 PAIRS = 50_000
 """Pixels that a bootstrapped noise model is fitted to."""

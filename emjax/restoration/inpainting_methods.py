@@ -18,10 +18,10 @@ from emjax.config import OptimConfig
 from emjax.diffusion import diffusion_loss
 from emjax.evaluation.inpainting import Restorer, network_restorer
 from emjax.gan_step import init_gan_state, make_gan_step
-from emjax.inpainting import adversarial_losses, pixel_loss, spikes_capped
-from emjax.inpainting_diffusion import clean_draw, diffusion_restorer
 from emjax.networks import build
 from emjax.optim import optimizer
+from emjax.restoration.inpainting import adversarial_losses, pixel_loss, spikes_capped
+from emjax.restoration.inpainting_diffusion import clean_draw, diffusion_restorer
 from emjax.training import Step, TrainState, init_state, make_step
 
 Draw = Callable[[jax.Array], dict[str, jax.Array]]
