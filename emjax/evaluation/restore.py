@@ -165,7 +165,7 @@ def judge(
 
     Parameters
     ----------
-    restorer : counts [y, x] -> (image, sigma or None), as of `emjax.restoration.restorer.load_restorer`.
+    restorer : counts [y, x] -> (image, sigma or None), as of `emjax.restoration.load_restorer`.
     scene : that of the training.
     methods : names in `emjax.baselines.restoration.DENOISERS`; those whose package is not
         installed are left out, and `say` tells.

@@ -36,7 +36,7 @@ def save_restorer(
     draw: Callable[[jax.Array], Mapping[str, jax.Array]],
     quick: bool = False,
 ) -> None:
-    """The model file of a restorer, for `emjax.restoration.restorer.load_restorer` and `emjax denoise`.
+    """The model file of a restorer, for `restoration.load_restorer` and `emjax denoise`.
 
     Parameters
     ----------

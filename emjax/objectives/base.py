@@ -224,8 +224,9 @@ def pixel_loss(
     ----------
     kind
         "mse": mean square. "psnr": mean over the images of ln(mean square), which is PSNR but for
-        a factor: images of all doses count alike, up to 50 dB. "huber": 1000 m of each image's mean square m
-        below 0.001 and √(1000 m) above (Ede & Beanland, Ultramicroscopy 202 (2019) 18).
+        a factor: images of all doses count alike, up to 50 dB. "huber": 1000 m of each image's
+        mean square m below 0.001 and √(1000 m) above (Ede & Beanland, Ultramicroscopy 202 (2019)
+        18).
         "mae", "charbonnier": absolute values; their minimum is the median, not the mean.
     weight : [b, y, x] ≥ 0.
     """

@@ -21,10 +21,8 @@ class Mine(nnx.Module):
     def __call__(self, x):
         return self.last(nnx.relu(self.first(x)))
 '''
-SHORT = dict.fromkeys(
-    ("locate_atoms", "denoise_stem", "denoise_unpaired", "inpaint_stem", "super_resolve"),
-    ["--optim.steps", "2", "--optim.warmup", "1"],
-)
+EXPERIMENTS = ("locate_atoms", "denoise_stem", "denoise_unpaired", "inpaint_stem", "super_resolve")
+SHORT = {name: ["--optim.steps", "2", "--optim.warmup", "1"] for name in EXPERIMENTS}
 
 
 @pytest.mark.slow

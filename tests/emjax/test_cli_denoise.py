@@ -19,7 +19,7 @@ from emjax.restoration.shipped import NoRestorer, find_restorer, shipped_restore
 
 
 class Smoother:
-    """A restorer as `emjax.restoration.restorer.load_restorer` gives: equivariant, with a deviation."""
+    """A restorer as `restoration.load_restorer` gives: equivariant, with a deviation."""
 
     def __init__(self, sigma: bool = True) -> None:
         self.meta = {"title": "lattices", "path": "smoother.h5", "reach": 4, "pixel": [0.05, 0.3]}
