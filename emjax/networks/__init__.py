@@ -28,6 +28,7 @@ __all__ = ["NETWORKS", "Apply", "build", "count", "network_class", "pure"]
 NETWORKS: dict[str, Any] = {
     # from image to image
     "unet": "unet:UNet",
+    "fourier_unet": "fourier_unet:FourierUNet",
     "unet_classic": "unet_classic:ClassicUNet",
     "unet_plus_plus": "unet_plus_plus:UNetPlusPlus",
     "unet3d": "unet3d:UNet3D",

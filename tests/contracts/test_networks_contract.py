@@ -17,6 +17,7 @@ from emjax.networks import NETWORKS, build, count, network_class
 TWO = {"inputs": 2, "outputs": 2}
 ARGS = {
     "unet": {**TWO, "widths": (8, 8)},
+    "fourier_unet": {**TWO, "widths": (8, 8)},
     "unet_classic": {**TWO, "widths": (12, 16)},
     "unet3d": {**TWO, "widths": (12, 16), "ndim": 2},
     "unet_plus_plus": {**TWO, "widths": (8, 12)},
