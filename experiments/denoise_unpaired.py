@@ -95,7 +95,6 @@ def main(config: Config, run: Run) -> None:
     import jax
     import optax
 
-    from emjax import unpaired
     from emjax.data.synthetic_spots import make_spots
     from emjax.evaluation.unpaired import hold_out, judge, training_frames
     from emjax.evaluation.unpaired_report import write_unpaired_report
@@ -103,6 +102,7 @@ def main(config: Config, run: Run) -> None:
     from emjax.models import build_network, network_args, save_model
     from emjax.networks import build
     from emjax.optim import optimizer
+    from emjax.restoration import unpaired
     from emjax.training import fit
 
     sigma = config.low_pass

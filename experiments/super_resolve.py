@@ -93,7 +93,6 @@ def main(config: Config, run: Run) -> None:
     import numpy as np
     import optax
 
-    from emjax import super_resolution as sr
     from emjax.data.synthetic_low_resolution import make_low_resolution
     from emjax.evaluation.super_resolution import hold_out, judge, make_phantoms
     from emjax.evaluation.super_resolution_report import write_super_resolution_report
@@ -101,6 +100,7 @@ def main(config: Config, run: Run) -> None:
     from emjax.models import build_network, network_args, save_model
     from emjax.networks import build
     from emjax.optim import optimizer
+    from emjax.restoration import super_resolution as sr
     from emjax.training import fit
 
     factor = config.degradation.factor

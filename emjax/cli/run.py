@@ -256,13 +256,21 @@ def _say_where(folder: Path) -> None:
     if (folder / "report.html").is_file():
         print(f"report   {folder / 'report.html'}")
     if (folder / "model.h5").is_file():
-        from emjax.models import describe_model
-
         name = shlex.quote(str(folder))
-        if describe_model(folder / "model.h5").get("task") == "restoration":
+        if _task(folder / "model.h5") == "restoration":
             print(f"denoise  emjax denoise IMAGE --model {name}")
         else:
             print(f"predict  emjax predict {name} IMAGE")
+
+
+def _task(model: Path) -> str:
+    """What a model file says that it is for; nothing where it says nothing that can be read."""
+    from emjax.models import describe_model
+
+    try:
+        return str(describe_model(model).get("task", ""))
+    except ValueError:
+        return ""
 
 
 def _overview() -> str:

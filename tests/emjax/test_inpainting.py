@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from emjax import inpainting as ip
 from emjax.data.scan_masks import make_bank, make_plan
 from emjax.data.synthetic_partial import make_partial_scans
 from emjax.diffusion import amplitudes
 from emjax.networks import count, network_class, pure
 from emjax.networks.partial_conv import PartialConvNet
 from emjax.networks.two_stage import TwoStage
+from emjax.restoration import inpainting as ip
 from emjax.restoration.inpainting_diffusion import posterior_samples
 from emjax.restoration.inpainting_methods import SIZES, network_of
 
