@@ -4,7 +4,7 @@ Rows D1, D3 to D9: Ede & Beanland, Ultramicroscopy 202, 18 (2019) and what follo
 of matter are imaged inside the training step; the network returns the image and how sure it is of
 each pixel. It is told neither the dose nor the crystal, and its result follows any gain and offset.
 
-    emjax run denoise_stem --preset cpu      # an hour; about 30, 35, 40 dB at 2, 10, 50 electrons
+    emjax run denoise_stem --preset cpu      # an hour on two cores
     emjax run denoise_stem --preset smoke    # half a minute: does it run?
     emjax denoise IMAGE --model runs/denoise_stem
 """
@@ -37,7 +37,7 @@ class Config:
     """What the network is trained by: a name in emjax.objectives.OBJECTIVES."""
     objective_args: str = ""
     """Its arguments as JSON, such as {"kind": "huber"}."""
-    network: str = "unet"
+    network: str = "fourier_unet"
     """Name of an architecture, or path/to/file.py:Name."""
     widths: tuple[int, ...] = (24, 48, 96, 128)
     """Channels of the levels of the U-Net."""

@@ -28,11 +28,11 @@ class ColumnScene(SceneConfig):
     energy: tuple[float, float] = (0.75, 3.75)
     shear: float = 0.02
     edge: float = 0.15
-    displacement: float = 0.25
+    displacement: float = 0.15
     """Largest standard deviation of the columns' static displacements [Å]; mostly less."""
-    waves: float = 0.3
+    waves: float = 0.2
     """Largest amplitude of smooth displacements [Å]."""
-    roughness: float = 0.35
+    roughness: float = 0.3
     """Largest standard deviation of the logarithm of single columns' brightness."""
     dopants: float = 0.05
     """Largest share of columns with a quite different brightness (log-uniform, two decades)."""
