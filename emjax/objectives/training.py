@@ -45,10 +45,10 @@ def train(
     ----------
     run : gets checkpoints, metrics and progress; an interrupted training goes on.
     objective : of `emjax.objectives.build`. One with a second stage (`pn2v_bootstrap`) spends half
-        of the updates on the first, with the optimiser's whole schedule on both.
+        of the updates on each, both with the optimiser's schedule from its start.
     draw : of training images; their `batch` is for the count of images a second.
     params : initial weights.
-    tx : the optimiser, a schedule of `steps` updates.
+    tx : the optimiser, a schedule of `steps` updates; of half as many for two stages.
     key : random key.
     quick : without scores on the way.
     """
