@@ -28,9 +28,9 @@ class ColumnScene(SceneConfig):
     energy: tuple[float, float] = (0.75, 3.75)
     shear: float = 0.02
     edge: float = 0.15
-    displacement: float = 0.15
+    displacement: float = 0.28
     """Largest standard deviation of the columns' static displacements [Å]; mostly less."""
-    waves: float = 0.2
+    waves: float = 0.25
     """Largest amplitude of smooth displacements [Å]."""
     roughness: float = 0.3
     """Largest standard deviation of the logarithm of single columns' brightness."""

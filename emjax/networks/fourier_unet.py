@@ -18,10 +18,13 @@ import numpy as np
 from flax import nnx
 
 from emjax.networks.layers import check_channels
+from emjax.networks.scan_rows import move_rows, row_shifts
 from emjax.networks.unet import UNet
 
 HIGH = 0.4
 """Cycles per pixel above which there is noise alone."""
+STRONG = 30.0
+"""Strength of the filter that leaves the lattice without its jitter."""
 
 
 class FourierUNet(nnx.Module):
@@ -33,6 +36,9 @@ class FourierUNet(nnx.Module):
         and its filtered copies.
     strengths : s of each filtered copy; more is smoother.
     smoothing : of the power spectrum, standard deviation in units of 1 / (128 pixels).
+    rows : the network also sees the image with its rows put straight (`scan_rows`), and filtered
+        copies of that; for images whose fast scan is along x
+        (False where there is no scan).
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class FourierUNet(nnx.Module):
         *,
         strengths: Sequence[float] = (1.0, 3.0),
         smoothing: float = 0.7,
+        rows: bool = True,
         stem: int = 2,
         blocks: int = 1,
         dtype: Any = None,
@@ -55,18 +62,42 @@ class FourierUNet(nnx.Module):
                 f"{smoothing} not negative"
             )
         self.inputs, self.strengths, self.smoothing = inputs, tuple(strengths), smoothing
+        self.rows = rows
         how = {"stem": stem, "blocks": blocks, "dtype": dtype, "precision": precision}
-        self.unet = UNet(inputs * (1 + len(self.strengths)), outputs, widths, **how, rngs=rngs)
+        seen = inputs * (1 + len(self.strengths)) * (2 if rows else 1)
+        self.unet = UNet(seen, outputs, widths, **how, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b, y, x, inputs] -> [b, y, x, outputs]."""
         check_channels(x, self.inputs, "this Fourier U-Net", 2)
-        copies = wiener_copies(x.astype(jnp.float32), self.strengths, self.smoothing)
-        return self.unet(jnp.concatenate([x.astype(jnp.float32), copies], axis=-1))
+        x = x.astype(jnp.float32)
+        seen = [x, wiener_copies(x, self.strengths, self.smoothing)]
+        if self.rows:
+            straight = straightened(x, self.smoothing)
+            seen += [straight, wiener_copies(straight, self.strengths, self.smoothing)]
+        return self.unet(jnp.concatenate(seen, axis=-1))
 
 
 def wiener_copies(x: jax.Array, strengths: Sequence[float], smoothing: float) -> jax.Array:
     """[b, y, x, c] -> [b, y, x, c · strengths]: Wiener filters from each image's own spectrum."""
+    return _filtered(x, strengths, smoothing)[0]
+
+
+def straightened(x: jax.Array, smoothing: float) -> jax.Array:
+    """[b, y, x, c] with every row moved to where a strong Wiener filter has it; not differentiated.
+
+    Channels are recordings of the same scan: the first one says how the rows lie.
+    """
+    x = jax.lax.stop_gradient(x)
+    guide, noise = _filtered(x[..., :1], (STRONG,), smoothing)
+    shifts = row_shifts(x[..., 0], guide[..., 0], noise[:, 0, 0, 0])
+    return jnp.stack([move_rows(x[..., i], shifts) for i in range(x.shape[-1])], axis=-1)
+
+
+def _filtered(
+    x: jax.Array, strengths: Sequence[float], smoothing: float
+) -> tuple[jax.Array, jax.Array]:
+    """The copies, and the variance of the noise in a pixel [b, 1, 1, c]."""
     ny, nx = x.shape[1:3]
     mean = x.mean((1, 2), keepdims=True)
     spectrum = jnp.fft.rfft2(x - mean, axes=(1, 2))
@@ -84,4 +115,5 @@ def wiener_copies(x: jax.Array, strengths: Sequence[float], smoothing: float) ->
         jnp.fft.irfft2(spectrum * jnp.maximum(1 - s * noise / power, 0.0), s=(ny, nx), axes=(1, 2))
         for s in strengths
     ]
-    return jnp.concatenate(copies, axis=-1) + jnp.concatenate([mean] * len(copies), axis=-1)
+    means = jnp.concatenate([mean] * len(copies), axis=-1)
+    return jnp.concatenate(copies, axis=-1) + means, noise / (ny * nx)

@@ -56,6 +56,8 @@ from emjax.objectives.likelihood import blindspot, pn2v, pn2v_bootstrap
 
 __all__ = ["OBJECTIVES", "Objective", "build", "needs"]
 
+TAIL = 8.0
+"""Degrees of freedom of the errors' distribution, where `sure` is learned beside the image."""
 Scaling = str | Callable[[jax.Array], Scale]
 
 
@@ -75,7 +77,8 @@ def supervised(
         Network ``(params, x[b, y, x, 1]) -> [b, y, x, 1]``; of two channels if it is `sure`.
     sure
         The second channel is the logarithm of the error's standard deviation. It learns from the
-        errors by their likelihood, a tenth of the loss, and the image does not feel it.
+        errors by a likelihood that bears outliers (Student's), a tenth of the loss, and the image
+        does not feel it.
     kind
         "psnr" (each image's own logarithm), "mse", "huber" (that of Ede & Beanland 2019), "mae",
         "charbonnier"; or "gaussian", the likelihood of both channels weighted by the standard
@@ -110,7 +113,9 @@ def supervised(
             value = (jax.lax.stop_gradient(jnp.exp(log)) * value).mean()
             return value, {"mse": square.mean(), **sigma}
         value, metrics = base.pixel_loss(kind, difference)
-        likely = log + 0.5 * jax.lax.stop_gradient(square) * jnp.exp(-2 * log)
+        # Student's: a pixel much worse than said must not outweigh all others
+        ratio = jax.lax.stop_gradient(square) * jnp.exp(-2 * log)
+        likely = log + 0.5 * (TAIL + 1) * jnp.log1p(ratio / TAIL)
         return value + 0.1 * likely.mean(), {**metrics, **sigma}
 
     def posterior(params: Any, counts: jax.Array, readout: Any = None) -> tuple:

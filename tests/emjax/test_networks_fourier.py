@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from emjax.networks import build
-from emjax.networks.fourier_unet import wiener_copies
+from emjax.networks.fourier_unet import straightened, wiener_copies
+from emjax.networks.scan_rows import move_rows, row_shifts
 
 
 def test_copies_of_a_lattice_in_noise():
@@ -39,8 +40,48 @@ def test_constant_images_and_gradients():
     assert np.isfinite(slope).all()
 
 
+def _lattice(shifts, n=96):
+    y, x = np.mgrid[: len(shifts), :n].astype(float)
+    x = x - shifts[:, None]
+    a = np.cos(2 * np.pi * (9 * x / n + 0.03 * y)) + np.cos(2 * np.pi * (6 * x / n - 0.09 * y))
+    return jnp.asarray(a[None], jnp.float32)
+
+
+def test_moved_rows_come_back_exactly():
+    shifts = np.random.default_rng(2).normal(size=64)
+    back = move_rows(_lattice(shifts), jnp.asarray(shifts[None], jnp.float32))
+    np.testing.assert_allclose(back, _lattice(0 * shifts), atol=1e-4)
+
+
+def test_jitter_is_found_and_rows_without_it_stay():
+    rng = np.random.default_rng(3)
+    shifts = 0.8 * rng.normal(size=96)
+    noisy = {s: _lattice(s * shifts) + 0.5 * rng.normal(size=(1, 96, 96)) for s in (0.0, 1.0)}
+    true = _lattice(0 * shifts)
+    found = row_shifts(noisy[1.0], true, jnp.asarray([0.25]))[0]
+    error = float(np.std(found - shifts))
+    print(f"shifts of 0.8 px found to {error:.3f} px, of none {float(noisy[0.0].std()):.3f}")
+    assert error < 0.1  # Cramér–Rao: 0.5 / (rms slope · sqrt(96)) = 0.09 without a prior
+    assert float(np.std(row_shifts(noisy[0.0], true, jnp.asarray([0.25])))) < 0.07
+    # without the truth, the filtered image is the guide
+    before, after = (
+        float(jnp.square(image - true).mean())
+        for image in (noisy[1.0], straightened(noisy[1.0][..., None], 0.7)[..., 0])
+    )
+    assert after - 0.25 < 0.4 * (before - 0.25)
+
+
+def test_straight_rows_follow_gain_and_offset():
+    image = _lattice(np.random.default_rng(4).normal(size=64))[..., None]
+    one, other = straightened(image, 0.7), straightened(7 * image + 20, 0.7)
+    np.testing.assert_allclose(other, 7 * one + 20, atol=2e-3)
+    assert np.isfinite(straightened(jnp.full((1, 32, 32, 1), 2.0), 0.7)).all()
+
+
 def test_network_of_any_size():
     apply, params = build("fourier_unet", jax.random.key(0), widths=(4, 6), outputs=2)
     assert apply(params, jnp.ones((2, 30, 41, 1))).shape == (2, 30, 41, 2)
+    apply, params = build("fourier_unet", jax.random.key(0), widths=(4, 6), rows=False)
+    assert apply(params, jnp.ones((2, 30, 41, 1))).shape == (2, 30, 41, 1)
     with pytest.raises(ValueError, match="positive numbers"):
         build("fourier_unet", jax.random.key(0), strengths=(0.0,))
