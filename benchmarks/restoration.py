@@ -37,6 +37,7 @@ from emjax.evaluation.restoration_scores import (
     summarise,
 )
 from emjax.files import write_json
+from emjax.restoration.shipped import shipped_restorers
 
 DEFAULT = ("noisy", "gaussian", "wiener_fourier")
 ROUNDS = 5
@@ -229,10 +230,12 @@ def _summary(
 def _candidates(options: argparse.Namespace) -> list[methods.Candidate]:
     names = options.method or []
     others = [*options.run, *options.model, *options.peer, *options.arrays]
+    networks = [*options.run, *options.model]
     if not names and not others:
         names = list(DEFAULT)
+        networks = list(shipped_restorers())
     found = [methods.classical(n) for n in (DENOISERS if "all" in names else names)]
-    found += [methods.network(source) for source in (*options.run, *options.model)]
+    found += [methods.network(source) for source in networks]
     found += [methods.peer(n, options.peer_python, options.peer_models) for n in options.peer]
     found += [methods.Arrays(folder) for folder in options.arrays]
     for n, candidate in enumerate(found):
@@ -282,8 +285,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("dir", nargs="?", help="folder of scenes")
+    told = ", ".join(DEFAULT) + " and the networks of the package"
     many: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME"}
-    add("--method", **many, help="classical method, or all; default: " + ", ".join(DEFAULT))
+    add("--method", **many, help=f"classical method, or all; default: {told}")
     add("--run", **{**many, "metavar": "RUN"}, help="folder of a run")
     add("--model", **{**many, "metavar": "FILE"}, help="model file, or a shipped network's name")
     add("--peer", **many, help=f"another program: {', '.join(methods.PEERS)}")
