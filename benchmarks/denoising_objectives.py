@@ -99,7 +99,7 @@ def main() -> None:
     for core in _cores():
         cores.put(core)
     with concurrent.futures.ThreadPoolExecutor(cores.qsize()) as pool:
-        waiting = {pool.submit(_spawn, n, s, options, cores): (n, s) for s, _, n in jobs}
+        waiting = {pool.submit(_spawn, n, s, options, cores): (n, s) for _, s, _, n in jobs}
         found: dict[str, list[dict]] = {}
         for job in concurrent.futures.as_completed(waiting):
             name, seed = waiting[job]
