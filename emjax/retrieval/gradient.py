@@ -55,6 +55,9 @@ def reconstruct(
     batch: int = 32,
     likelihood: str | Misfit = "poisson",
     free: Unknowns = OBJECT_AND_PROBE,
+    regularise: Callable[[Unknowns], jax.Array] | None = None,
+    constrain: Callable[[Unknowns], Unknowns] | None = None,
+    weight: Any = None,
     learning: Rates | None = None,
     end: float = 0.05,
     watch: Callable[[int, Unknowns, History], bool | None] | None = None,
@@ -70,6 +73,11 @@ def reconstruct(
     batch : patterns an update; the last one is filled up with patterns of weight 0.
     likelihood : name in `LIKELIHOODS`, or a function (rate, counts) -> misfit of each pixel.
     free : tree of booleans like `Unknowns`: what is fitted. Another choice compiles nothing anew.
+    regularise : (unknowns) -> number that is added to the misfit, which is a pattern's mean over
+        its electrons (`regularisers`).
+    constrain : (unknowns) -> unknowns, after every epoch (`constraints`).
+    weight : float [ky, kx], zero frequency first, of the detector's pixels beside the mask
+        (`regularisers.trusted`).
     learning : rates of Adam; they fall along a cosine to the share `end`.
     watch : called after every epoch with (epoch, unknowns, history); True stops.
 
@@ -93,9 +101,11 @@ def reconstruct(
     )
     schedule = optax.cosine_decay_schedule(1.0, max(epochs * batches, 1), end)
     tx = optax.chain(optax.scale_by_adam(b1=0.9, b2=0.99), optax.scale_by_schedule(schedule))
-    run = _epoch(frame, misfit_of(likelihood), batch, batches, tx)
+    run = _epoch(frame, misfit_of(likelihood), regularise, batch, batches, tx)
     counts, positions = jnp.asarray(data.counts), jnp.asarray(data.positions)
     mask = jnp.ones(frame.grid.shape) if data.mask is None else jnp.asarray(data.mask)
+    mask = mask if weight is None else mask * jnp.asarray(weight)
+    constrain = None if constrain is None else jax.jit(constrain)
     scale = jax.tree.map(lambda f, s: jnp.float32(-s if f else 0.0), free, size)
     unknowns = jax.tree.map(jnp.array, unknowns)  # the epochs write over their own copy
     state, history = tx.init(unknowns), History()
@@ -106,6 +116,8 @@ def reconstruct(
         unknowns, state, misfit = run(
             unknowns, state, order, counts, positions, mask, scale, per_electron
         )
+        if constrain is not None:
+            unknowns = constrain(unknowns)
         history.misfit.append(float(misfit))
         history.seconds.append(time.perf_counter() - began)
         if not np.isfinite(history.misfit[-1]):
@@ -118,7 +130,14 @@ def reconstruct(
     return unknowns, history
 
 
-def _epoch(frame: Frame, misfit: Misfit, batch: int, batches: int, tx: Any) -> Callable[..., Any]:
+def _epoch(
+    frame: Frame,
+    misfit: Misfit,
+    regularise: Callable[[Unknowns], jax.Array] | None,
+    batch: int,
+    batches: int,
+    tx: Any,
+) -> Callable[..., Any]:
     """One pass over all patterns, compiled: nothing comes back to the host but a number."""
 
     def loss(unknowns: Unknowns, at: jax.Array, counts: jax.Array, weight: jax.Array) -> jax.Array:
@@ -146,11 +165,12 @@ def _epoch(frame: Frame, misfit: Misfit, batch: int, batches: int, tx: Any) -> C
             index, real = step
             weight = real[:, None, None] * mask[None] * per_electron / batch
 
-            def of(unknowns: Unknowns) -> jax.Array:
+            def of(unknowns: Unknowns) -> tuple[jax.Array, jax.Array]:
                 at = positions[index] + unknowns.shifts[index]
-                return loss(unknowns, at, counts[index], weight)
+                value = loss(unknowns, at, counts[index], weight)
+                return value + (0.0 if regularise is None else regularise(unknowns)), value
 
-            value, gradient = jax.value_and_grad(of)(unknowns)
+            gradient, value = jax.grad(of, has_aux=True)(unknowns)
             change, state = tx.update(gradient, state, unknowns)
             unknowns = jax.tree.map(lambda u, c, s: u + s * c, unknowns, change, scale)
             return (unknowns, state), value
