@@ -41,6 +41,7 @@ def make_scenes(
     *,
     optics: OpticsConfig | None = None,
     copies: int = 1,
+    sharp: float | None = None,
 ) -> Callable[[jax.Array], dict[str, jax.Array]]:
     """``draw(key) -> batch`` of random images, to run inside `jit`.
 
@@ -51,13 +52,18 @@ def make_scenes(
     batch : images.
     optics : the microscope that the random probes scatter about.
     copies : recordings of each scene, alike but for the noise of counting.
+    sharp : if given, what more there is to recover, too: the standard deviation, in pixels, of the
+        columns of ``sharp``.
 
     Returns
     -------
     draw
         Of a dict: ``counts`` [b, y, x, copies], electrons with read-out noise; ``rate``
         [b, y, x, 1], the electrons expected of an undistorted scan; ``peak`` [b], their maximum;
-        ``readout`` [b], the read-out noise's standard deviation.
+        ``readout`` [b], the read-out noise's standard deviation. With `sharp` also ``flat``, the
+        rate without background; ``sharp`` (both [b, y, x, 1]), the rate if every column were a
+        narrow Gaussian of the same sum; ``probe`` [b, k, l], the transfer function of the probe on
+        a grid of k × k pixels; ``pixel`` [b] in Å.
 
     Raises
     ------
@@ -103,7 +109,8 @@ def make_scenes(
             jnp.maximum(sample_lines(form, grid, path), 0)[inner, inner]
             for path in (jnp.zeros_like(shift), shift * scale)
         )
-        still, moved = _look(k_look, scene, still, moved)
+        look = _look(k_look, scene, still)
+        plain, still, moved = still, look(still), look(moved)
 
         draw = jax.random.uniform(k_dose, (2,))
         low, high = jnp.log(jnp.asarray(scene.dose))
@@ -113,7 +120,14 @@ def make_scenes(
         rate = jnp.broadcast_to((moved * gain[inner, None] * dose)[..., None], (n, n, copies))
         counts = fast_poisson(k_shot, rate) + readout * jax.random.normal(k_read, rate.shape)
         rate = still * dose
-        return {"counts": counts, "rate": rate[..., None], "peak": rate.max(), "readout": readout}
+        drawn = {"counts": counts, "rate": rate[..., None], "peak": rate.max(), "readout": readout}
+        if sharp is not None:
+            sigma = jnp.full(weights.shape, sharp * unit)
+            narrow = sample_lines(spectrum(xy, weights * inside, grid, sigma=sigma), grid)
+            drawn["sharp"] = (look(jnp.maximum(narrow, 0)[inner, inner]) * dose)[..., None]
+            drawn["flat"] = (look(plain, 0.0) * dose)[..., None]
+            drawn |= {"probe": probe, "pixel": pixel}
+        return drawn
 
     return lambda key: vmap_over_devices(one)(jax.random.split(key, batch))
 
@@ -158,10 +172,11 @@ def _matter(
     return jnp.concatenate([xy + moved, free]), jnp.concatenate([weights, shine * there * share])
 
 
-def _look(
-    key: jax.Array, scene: ColumnScene, still: jax.Array, moved: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Both images with the same curve, background and polarity; the brightest pixel is near 1."""
+def _look(key: jax.Array, scene: ColumnScene, still: jax.Array) -> Callable[..., jax.Array]:
+    """``(image, ground=1) -> image`` with a curve, so much background, and a polarity.
+
+    The brightest pixel of `still` comes near 1.
+    """
     k_back, k_size = jax.random.split(key)
     size = jax.random.uniform(k_size, (4,))
     low, high = jnp.log(jnp.asarray(scene.curve))
@@ -171,14 +186,14 @@ def _look(
     behind += jnp.where(still.max() > 1e-6, 0.0, 0.5)  # vacuum is even, not texture blown up
     depth = scene.depth[0] + (scene.depth[1] - scene.depth[0]) * size[1]
 
-    def curved(image: jax.Array) -> jax.Array:
-        return jnp.maximum(image / bright, 1e-6) ** power + behind
+    def curved(image: jax.Array, ground: float = 1.0) -> jax.Array:
+        return jnp.maximum(image / bright, 1e-6) ** power + ground * behind
 
     top = jnp.maximum(curved(still).max(), 1e-3)
     dark = size[2] < scene.dark
 
-    def shown(image: jax.Array) -> jax.Array:
-        image = curved(image) / top
+    def shown(image: jax.Array, ground: float = 1.0) -> jax.Array:
+        image = curved(image, ground) / top
         return jnp.where(dark, jnp.maximum(1 - depth * image, 0), image)
 
-    return shown(still), shown(moved)
+    return shown

@@ -46,6 +46,7 @@ NETWORKS: dict[str, Any] = {
     "nafnet": "nafnet:NAFNet",
     "restormer": "restormer:Restormer",
     "blind_spot": "blind_spot:BlindSpotNet",
+    "blind_video": "blind_video:BlindVideoNet",
     "partial_conv": "partial_conv:PartialConvNet",
     "two_stage": "two_stage:TwoStage",
     "ptychonn": "ptychonn:PtychoNN",

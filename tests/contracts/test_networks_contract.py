@@ -33,6 +33,7 @@ ARGS = {
     "two_stage": {**TWO, "width": 8, "inner": 8, "blocks": 1, "shrink": 1, "coarse": False},
     "partial_conv": {**TWO, "widths": (16, 24), "sizes": (5, 3)},
     "blind_spot": {**TWO, "width": 6, "levels": 1},
+    "blind_video": {**TWO, "frames": 1, "width": 6, "levels": 1},
     "autoencoder": {**TWO, "widths": (8, 16), "code": 16},
     "cascade": {**TWO, "widths": (8, 16), "code": 16, "blocks": 2},
     "vae": {**TWO, "widths": (8, 16), "latent": 4, "size": (16, 16)},

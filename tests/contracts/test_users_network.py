@@ -21,7 +21,10 @@ class Mine(nnx.Module):
     def __call__(self, x):
         return self.last(nnx.relu(self.first(x)))
 '''
-EXPERIMENTS = ("locate_atoms", "denoise_stem", "denoise_unpaired", "inpaint_stem", "super_resolve")
+EXPERIMENTS = (
+    *("locate_atoms", "denoise_stem", "denoise_unpaired", "denoise_movie"),
+    *("inpaint_stem", "super_resolve", "sharpen_stem"),
+)
 SHORT = {name: ["--optim.steps", "2", "--optim.warmup", "1"] for name in EXPERIMENTS}
 
 
