@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.denoising_objectives import ROWS, told_dose
 from benchmarks.denoising_objectives_table import print_tables
+from benchmarks.ship_restorer import short
 from emjax.evaluation import controls
 from emjax.objectives import OBJECTIVES
 
@@ -55,3 +56,14 @@ def test_a_network_that_is_told_the_dose_sees_it_and_nothing_else_new():
     np.testing.assert_allclose(one[..., 0], two[..., 0], atol=1e-5)  # the image in its own unit
     np.testing.assert_allclose(two[..., 1:] - one[..., 1:], np.log(2), atol=1e-5)
     assert jax.eval_shape(lambda: one).shape == (2, 8, 8, 3)
+
+
+def test_a_shipped_network_tells_its_scores_briefly():
+    scores = {
+        "levels": {"d2": {"psnr": [30.123456, 29.0, 31.0], "threshold": 0.1, "scenes": {"a": 1}}},
+        "fidelity": {"d2": {"mean": {"slope": [0.75111111, 0.7, 0.8]}, "fields": [1, 2]}},
+    }
+    assert short(scores) == {
+        "levels": {"d2": {"psnr": [30.12, 29.0, 31.0]}},
+        "fidelity": {"d2": {"slope": [0.7511, 0.7, 0.8]}},
+    }
