@@ -81,7 +81,7 @@ def test_shared_scan():
     if not path.is_file():
         pytest.skip("the shared ptychography scans are not here")
     data, told = read_scan(path)
-    result = measure(data, told, Plan(thickness=12.3, epochs=8))
+    result = measure(data, told, Plan(thickness=12.3))
     print(row("mos2_24x24", result))
     assert result["score"]["psnr"] > 28
     assert result["score"]["ssim"] > 0.88
