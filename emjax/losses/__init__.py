@@ -23,6 +23,7 @@ elementary loss, `emjax.schedules.weighted` one out of several whose weights cha
 `probabilistic`      PN2V and its noise models
 `positive_unlabelled`  some positives and no negatives (Topaz)
 `columns`            atom columns
+`places`             features that a restorer has moved
 ===================  ==============================================================================
 """
 

@@ -50,6 +50,7 @@ from emjax.losses import (
     noise2self_denoise,
     noise2void_batch,
 )
+from emjax.losses.places import misplaced
 from emjax.objectives import base
 from emjax.objectives.base import Apply, Batch, Objective, Scale
 from emjax.objectives.likelihood import blindspot, pn2v, pn2v_bootstrap
@@ -58,6 +59,8 @@ __all__ = ["OBJECTIVES", "Objective", "build", "needs"]
 
 TAIL = 8.0
 """Degrees of freedom of the errors' distribution, where `sure` is learned beside the image."""
+STILL = 1e-5
+"""Pixels²: what features may move by without that it counts, where `places` is learned."""
 Scaling = str | Callable[[jax.Array], Scale]
 
 
@@ -67,6 +70,7 @@ def supervised(
     kind: str = "psnr",
     sure: bool = False,
     unit: str = "peak",
+    places: float = 0.0,
     scaling: Scaling = "image",
 ) -> Objective:
     """From clean images.
@@ -84,6 +88,9 @@ def supervised(
         "charbonnier"; or "gaussian", the likelihood of both channels weighted by the standard
         deviation (β = 1/2; Seitzer et al., ICLR 2022).
     unit : "peak" or "spread", what errors are measured in (`objectives.base.unit_of`).
+    places
+        Weight of the logarithm of how far features were moved (`emjax.losses.places`): without it
+        a network pulls columns onto the lattice, which the other terms hardly see.
     scaling : see the top of this file.
     """
     scale = base.scaling_of(scaling)
@@ -103,20 +110,26 @@ def supervised(
         image, log, factor = predict(params, base.first_copy(batch["counts"]))
         level = base.unit_of(batch, factor, unit)
         difference = (image - batch["rate"]) / level
+        extra, moved = jnp.zeros(()), {}
+        if places:
+            square = misplaced(difference, batch["rate"] / level)
+            extra = places * jnp.log(square + STILL).mean()
+            moved = {"moved": jnp.sqrt(square.mean())}
         if not sure:
-            return base.pixel_loss(kind, difference)
+            value, metrics = base.pixel_loss(kind, difference)
+            return value + extra, {**metrics, **moved}
         log = log - jnp.log(level)
         square = jnp.square(difference)
         sigma = {"sigma": jnp.sqrt(jnp.exp(2 * log).mean())}
         if kind == "gaussian":
             value = log + 0.5 * square * jnp.exp(-2 * log)
             value = (jax.lax.stop_gradient(jnp.exp(log)) * value).mean()
-            return value, {"mse": square.mean(), **sigma}
+            return value + extra, {"mse": square.mean(), **sigma, **moved}
         value, metrics = base.pixel_loss(kind, difference)
         # Student's: a pixel much worse than said must not outweigh all others
         ratio = jax.lax.stop_gradient(square) * jnp.exp(-2 * log)
         likely = log + 0.5 * (TAIL + 1) * jnp.log1p(ratio / TAIL)
-        return value + 0.1 * likely.mean(), {**metrics, **sigma}
+        return value + extra + 0.1 * likely.mean(), {**metrics, **sigma, **moved}
 
     def posterior(params: Any, counts: jax.Array, readout: Any = None) -> tuple:
         image, log, _ = predict(params, counts)
