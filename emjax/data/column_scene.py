@@ -29,7 +29,8 @@ class ColumnScene(SceneConfig):
     shear: float = 0.02
     edge: float = 0.15
     displacement: float = 0.28
-    """Largest standard deviation of the columns' static displacements [Å]; mostly less."""
+    """Largest standard deviation of the columns' static displacements [Å]; a quarter of the images
+    have none, the others less by any amount."""
     waves: float = 0.25
     """Largest amplitude of smooth displacements [Å]."""
     roughness: float = 0.3

@@ -140,7 +140,9 @@ def _matter(
     size = jax.random.uniform(k_size, (8,))
 
     # every atom for itself, and two waves across all of them
-    moved = scene.displacement * size[0] ** 2 * jax.random.normal(k_move, xy.shape)
+    # (a network learns to pull columns onto the lattice from those that are on it)
+    own = scene.displacement * jnp.maximum(1.3 * size[0] - 0.3, 0)
+    moved = own * jax.random.normal(k_move, xy.shape)
     wave = jax.random.normal(k_wave, (2, 5))
     length = 2 * jnp.pi / seen * jnp.exp(0.7 * wave[:, :1])
     angle = xy @ (wave[:, 1:3] * length).T + 9 * wave[None, :, 0]

@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from emjax.networks.layers import check_channels
+from emjax.networks.refit import refitted
 from emjax.networks.scan_rows import move_rows, row_shifts
 from emjax.networks.unet import UNet
 
@@ -39,6 +40,8 @@ class FourierUNet(nnx.Module):
     rows : the network also sees the image with its rows put straight (`scan_rows`), and filtered
         copies of that; for images whose fast scan is along x
         (False where there is no scan).
+    refit : the network also sees a filtered copy whose columns are put where the image has them
+        (`refit`).
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class FourierUNet(nnx.Module):
         strengths: Sequence[float] = (1.0, 3.0),
         smoothing: float = 0.7,
         rows: bool = True,
+        refit: bool = True,
         stem: int = 2,
         blocks: int = 1,
         dtype: Any = None,
@@ -62,19 +66,23 @@ class FourierUNet(nnx.Module):
                 f"{smoothing} not negative"
             )
         self.inputs, self.strengths, self.smoothing = inputs, tuple(strengths), smoothing
-        self.rows = rows
+        self.rows, self.refit = rows, refit
         how = {"stem": stem, "blocks": blocks, "dtype": dtype, "precision": precision}
-        seen = inputs * (1 + len(self.strengths)) * (2 if rows else 1)
+        seen = inputs * ((1 + len(self.strengths)) * (2 if rows else 1) + bool(refit))
         self.unet = UNet(seen, outputs, widths, **how, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b, y, x, inputs] -> [b, y, x, outputs]."""
         check_channels(x, self.inputs, "this Fourier U-Net", 2)
         x = x.astype(jnp.float32)
-        seen = [x, wiener_copies(x, self.strengths, self.smoothing)]
+        copies, noise = _filtered(x, self.strengths, self.smoothing)
+        seen = [x, copies]
         if self.rows:
-            straight = straightened(x, self.smoothing)
-            seen += [straight, wiener_copies(straight, self.strengths, self.smoothing)]
+            x = straightened(x, self.smoothing)
+            copies, noise = _filtered(x, self.strengths, self.smoothing)
+            seen += [x, copies]
+        if self.refit:
+            seen.append(put_right(x, copies[..., -self.inputs :], noise))
         return self.unet(jnp.concatenate(seen, axis=-1))
 
 
@@ -92,6 +100,17 @@ def straightened(x: jax.Array, smoothing: float) -> jax.Array:
     guide, noise = _filtered(x[..., :1], (STRONG,), smoothing)
     shifts = row_shifts(x[..., 0], guide[..., 0], noise[:, 0, 0, 0])
     return jnp.stack([move_rows(x[..., i], shifts) for i in range(x.shape[-1])], axis=-1)
+
+
+def put_right(x: jax.Array, picture: jax.Array, noise: jax.Array) -> jax.Array:
+    """A filtered copy of x, both [b, y, x, c], its columns fitted to the image."""
+    made = []
+    for i in range(x.shape[-1]):
+        one = picture[..., i]
+        for _ in range(2):  # a displacement of a pixel is not a small one
+            one = refitted(x[..., i], one, noise[:, 0, 0, i])
+        made.append(one)
+    return jnp.stack(made, axis=-1)
 
 
 def _filtered(

@@ -9,6 +9,7 @@ import pytest
 
 from emjax.networks import build
 from emjax.networks.fourier_unet import straightened, wiener_copies
+from emjax.networks.refit import refitted
 from emjax.networks.scan_rows import move_rows, row_shifts
 
 
@@ -78,10 +79,47 @@ def test_straight_rows_follow_gain_and_offset():
     assert np.isfinite(straightened(jnp.full((1, 32, 32, 1), 2.0), 0.7)).all()
 
 
+def _columns(shifts, bright=1.0, n=72, spacing=12):
+    """Gaussian columns on a square lattice, each displaced by its own (y, x)."""
+    y, x = np.mgrid[:n, :n].astype(float)
+    at = np.stack(np.meshgrid(*[np.arange(spacing / 2, n, spacing)] * 2, indexing="ij"), -1)
+    image = np.zeros((n, n))
+    for (cy, cx), h in zip(
+        (at + shifts).reshape(-1, 2), np.ravel(bright * np.ones(36)), strict=True
+    ):
+        image += h * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * 2.5**2))
+    return jnp.asarray(image[None], jnp.float32)
+
+
+def test_columns_are_put_where_the_image_has_them():
+    rng = np.random.default_rng(5)
+    true = _columns(0.5 * rng.normal(size=(6, 6, 2)), 1 + 0.1 * rng.normal(size=36))
+    lattice = _columns(np.zeros((6, 6, 2)))
+    noisy = true + 0.1 * rng.normal(size=true.shape)
+    once = refitted(noisy, lattice, jnp.asarray([0.01]))
+    twice = refitted(noisy, once, jnp.asarray([0.01]))
+    error = [float(jnp.square(x - true).mean()) for x in (lattice, once, twice, noisy)]
+    print("mean square errors", [f"{e:.2e}" for e in error])
+    assert error[2] < 0.25 * error[0]
+    assert error[2] < 0.3 * error[3]
+
+
+def test_a_right_picture_hardly_changes_and_gain_and_offset_are_followed():
+    rng = np.random.default_rng(6)
+    true = _columns(np.zeros((6, 6, 2)))
+    noisy = true + 0.1 * rng.normal(size=true.shape)
+    found = refitted(noisy, true, jnp.asarray([0.01]))
+    assert float(jnp.square(found - true).mean()) < 0.1 * 0.01
+    other = refitted(7 * noisy + 3, 7 * true + 3, jnp.asarray([0.49]))
+    np.testing.assert_allclose(other, 7 * found + 3, atol=2e-3)
+    flat = jnp.full((1, 32, 32), 2.0)
+    np.testing.assert_allclose(refitted(flat, flat, jnp.zeros(1)), flat, atol=1e-6)
+
+
 def test_network_of_any_size():
     apply, params = build("fourier_unet", jax.random.key(0), widths=(4, 6), outputs=2)
     assert apply(params, jnp.ones((2, 30, 41, 1))).shape == (2, 30, 41, 2)
-    apply, params = build("fourier_unet", jax.random.key(0), widths=(4, 6), rows=False)
+    apply, params = build("fourier_unet", jax.random.key(0), widths=(4, 6), rows=False, refit=False)
     assert apply(params, jnp.ones((2, 30, 41, 1))).shape == (2, 30, 41, 1)
     with pytest.raises(ValueError, match="positive numbers"):
         build("fourier_unet", jax.random.key(0), strengths=(0.0,))
