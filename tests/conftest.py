@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -52,6 +53,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker("shared")
+
+
+MAPS = 20000
+"""Memory maps of a process from which compiled programs are dropped; Linux allows 65530."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_do_not_pile_up() -> Iterator[None]:
+    """Every program that XLA compiles keeps a dozen maps: thousands of tests end in a crash."""
+    yield
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists():
+        with maps.open() as lines:
+            many = sum(1 for _ in lines) > MAPS
+        if many:
+            sys.modules["jax"].clear_caches()
+            gc.collect()
 
 
 @pytest.fixture(scope="session")
