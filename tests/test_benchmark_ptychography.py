@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import h5py
 import jax
 import jax.numpy as jnp
@@ -75,11 +72,8 @@ def test_one_slice_knows_no_tilt():
         Plan(tilt=True).run(None, None, jax.random.key(0))
 
 
-def test_shared_scan():
-    folder = Path(os.environ.get("EMJAX_SHARED", Path(__file__).parents[2] / "shared"))
-    path = folder / "data" / "ptycho" / "mos2_24x24.h5"
-    if not path.is_file():
-        pytest.skip("the shared ptychography scans are not here")
+def test_shared_scan(shared):
+    path = shared / "data" / "ptycho" / "mos2_24x24.h5"
     data, told = read_scan(path)
     result = measure(data, told, Plan(thickness=12.3))
     print(row("mos2_24x24", result))

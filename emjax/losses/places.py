@@ -8,11 +8,11 @@ is to see is Σ (G * e ∂t)² / (G * (∂t)²) / Σ G * (∂t)², in pixels².
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from emjax.smoothing import gaussian_matrix
 
 WINDOW = 3.0
 """Standard deviation of the window in pixels, about a column: a smaller one takes a wrong
@@ -31,7 +31,7 @@ def misplaced(
     floor : squared slope of the truth, in its unit per pixel, below which there is no feature.
     """
     error, true = difference[..., 0], truth[..., 0]
-    ny, nx = (jnp.asarray(_blur(n, window)) for n in error.shape[1:])
+    ny, nx = (jnp.asarray(gaussian_matrix(n, window)) for n in error.shape[1:])
 
     def blurred(image: jax.Array) -> jax.Array:
         return jnp.einsum("yv,bvu,xu->byx", ny, image, nx)
@@ -45,14 +45,6 @@ def misplaced(
         above += (jnp.square(blurred(error * slope)) / (seen + floor)).sum((1, 2))
         below += seen.sum((1, 2))
     return above / (below + floor * error.shape[1] * error.shape[2])
-
-
-@functools.lru_cache(maxsize=8)
-def _blur(n: int, sigma: float) -> np.ndarray:
-    """A Gaussian filter along one axis, as a matrix: one product instead of a slow convolution."""
-    pixel = np.arange(n)
-    rows = np.exp(-0.5 * np.square((pixel[:, None] - pixel[None]) / sigma))
-    return (rows / (sigma * np.sqrt(2 * np.pi))).astype(np.float32)
 
 
 def _inner(n: int) -> np.ndarray:

@@ -9,11 +9,11 @@ of the known variance has to beat, and added. No weights; a closed form.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from emjax.smoothing import gaussian_matrix
 
 WINDOW = 3.0
 """Standard deviation of the window in pixels: about a column."""
@@ -42,12 +42,14 @@ def refitted(
     contrast : prior standard deviation of the relative change.
     """
     ny, nx = image.shape[1:]
-    rows, columns = (jnp.asarray(blur_matrix(n, window)) for n in (ny, nx))
+    rows, columns = (jnp.asarray(gaussian_matrix(n, window)) for n in (ny, nx))
 
     def blurred(field: jax.Array) -> jax.Array:
         return jnp.einsum("yv,bvu,xu->byx", rows, field, columns)
 
-    size = jnp.asarray(blur_matrix(ny, window).sum(1)[:, None] * blur_matrix(nx, window).sum(1))
+    size = jnp.asarray(
+        gaussian_matrix(ny, window).sum(1)[:, None] * gaussian_matrix(nx, window).sum(1)
+    )
     shapes = [slope(picture, 1), slope(picture, 2), picture - blurred(picture) / size[None]]
     priors = (displacement, displacement, contrast)
     # white noise in a sum over the window has this variance per unit of the shape's own square
@@ -77,11 +79,3 @@ def slope(image: jax.Array, axis: int) -> jax.Array:
     shape = [1, 1, 1]
     shape[axis] = -1
     return (jnp.roll(image, -1, axis) - jnp.roll(image, 1, axis)) * inner.reshape(shape)
-
-
-@functools.lru_cache(maxsize=8)
-def blur_matrix(n: int, sigma: float) -> np.ndarray:
-    """A Gaussian filter along one axis, as a matrix: one product instead of a slow convolution."""
-    pixel = np.arange(n)
-    rows = np.exp(-0.5 * np.square((pixel[:, None] - pixel[None]) / sigma))
-    return (rows / (sigma * np.sqrt(2 * np.pi))).astype(np.float32)
