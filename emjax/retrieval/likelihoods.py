@@ -1,8 +1,8 @@
 """How rates are compared with counts: minus a log-likelihood of each pixel, without constants.
 
-The Poisson model is the one that is true of an electron counter, and ends 2.5 dB above the
-amplitude model at 1e5 electrons per Å² (Thibault & Guizar-Sicairos, New J. Phys. 14, 063004,
-2012).
+The Poisson model is the one that is true of an electron counter, (Thibault & Guizar-Sicairos,
+New J. Phys. 14, 063004, 2012); on a simulated MoS2 bilayer at 1e5 electrons per Å² it ends 2.5 dB
+above the amplitude model with one slice, 1.9 dB with two.
 """
 
 from __future__ import annotations

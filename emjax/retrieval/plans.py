@@ -19,7 +19,8 @@ from simulators.tree import replace
 class Plan:
     """A reconstruction by the gradient of the Poisson likelihood.
 
-    Measured on simulated scans of 1e5 electrons per Å²: see `benchmarks.ptychography`.
+    The defaults were chosen on a thin specimen (`benchmarks.ptychography`). Ten thick slices have
+    not converged after so few updates: they need smaller batches and more epochs.
     """
 
     slices: int = 1

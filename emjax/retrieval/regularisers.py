@@ -22,8 +22,8 @@ Regulariser = Callable[[Unknowns], jax.Array]
 def unit_modulus(weight: float = 0.1) -> Regulariser:
     """Slices that do not absorb: w · mean (|T|² - 1)².
 
-    Elastic scattering keeps the electrons in the beam until it leaves the detector's angles. Three
-    decibels on a thin specimen at 1e5 electrons per Å², because half of what is unknown is noise.
+    Elastic scattering loses no electrons. On a simulated MoS2 bilayer at 1e5 electrons per Å²: no
+    gain with one slice, 1.0 dB with two; with `trusted` beside it 1.7 and 2.2 dB.
     """
 
     def value(u: Unknowns) -> jax.Array:
@@ -128,7 +128,7 @@ def trusted(frame: Frame, thickness: float) -> np.ndarray:
     A slice stands for matter of so much thickness as if it were in one plane. Waves scattered to k
     at the slice's ends differ by the phase πλtk² that it leaves out; half of that, squared, is the
     model's relative error, and the weight is 1 / (1 + error). Multiplies the mask of the detector:
-    a single slice then gains what it loses by believing the dark field (0.6 dB for 12 Å at 80 kV).
+    a single slice for 12 Å at 80 kV then gains 0.8 dB.
     """
     error = 0.5 * np.pi * wavelength(frame.energy) * thickness * frame.grid.k2()
     return (1 / (1 + np.square(error))).astype(np.float32)
